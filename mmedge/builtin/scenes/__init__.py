@@ -1,0 +1,1 @@
+"""The built-in captioner `builtin:scenes`: its pictures, its checkpoint and example questions."""

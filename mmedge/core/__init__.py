@@ -1,0 +1,1 @@
+"""Plain data and protocols; imports only the standard library, numpy and msgspec."""

@@ -1,0 +1,59 @@
+"""What an engine must do: compile a graph for this device, open it, run it and keep its cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from mmedge.core.ports import Tensors
+
+if TYPE_CHECKING:
+    from mmedge.core.bundle import Graph
+
+
+class Session(Protocol):
+    """An open graph. A decoder's key/value cache stays with the session, on its device, between runs."""
+
+    def run(self, feeds: Tensors) -> Tensors:
+        """Outputs by name, without the cache. The inputs held by ``reset`` need not be fed again.
+
+        Raises:
+            InputError: a feed has the wrong name, dtype or shape (`core.ports.check_feeds`).
+        """
+        ...
+
+    def reset(self, held: Tensors | None = None) -> None:
+        """Empty the cache and hold ``held`` as inputs that stay the same until the next reset (the cross-attention
+        keys and values of an encoder, bound once instead of at every step)."""
+        ...
+
+    def close(self) -> None:
+        """Give the engine's memory back; a closed session cannot run."""
+        ...
+
+
+class Backend(Protocol):
+    """A way of running graphs; a file of ``mmedge/backends`` ends in ``BACKEND = ...``."""
+
+    name: str
+
+    def version(self) -> str:
+        """Version of the engine's library.
+
+        Raises:
+            BackendError: it is not installed; the hint names the extra that brings it.
+        """
+        ...
+
+    def compile(self, graph: Graph, source: Path, output: Path) -> Path:
+        """Turn the ONNX file ``source`` into this engine's own form inside the existing folder ``output`` and return
+        what `open` takes. An engine that reads ONNX at full speed returns ``source`` itself."""
+        ...
+
+    def open(self, graph: Graph, artifact: Path, threads: int = 0) -> Session:
+        """Open what `compile` returned on ``threads`` CPU threads; 0 means all cores of this machine.
+
+        Raises:
+            BackendError: the engine refuses the graph.
+        """
+        ...

@@ -1,0 +1,84 @@
+"""What a family file says about one kind of model: its graphs, its inputs, its answers.
+
+Values flow between graphs by name: the outputs of a component feed the inputs of the same name of later ones. A
+component that takes ``input_ids`` or ``position_ids`` runs at every decoding step; all others run once an answer.
+So a new kind of model needs no change outside its own file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from msgspec import Struct
+
+from mmedge.core.ports import CacheShape, Port, Tensors
+
+if TYPE_CHECKING:
+    from mmedge.media.text import Tokenizer
+
+Config: TypeAlias = Mapping[str, Any]
+"""Parsed JSON files of a checkpoint by what they configure: ``model``, ``image``, ``generation``."""
+
+STEP_INPUTS = ("input_ids", "position_ids")
+"""Inputs that change at every decoding step, int64 ``[1, length]``."""
+
+
+@dataclass(frozen=True)
+class Component:
+    """A part of a model that becomes one graph.
+
+    ``forward(model, *inputs)`` returns the outputs in order; with a cache it is
+    ``forward(model, *inputs, cache=[(key, value), ...])`` and returns ``(outputs, new_cache)``. It is called only while
+    exporting, so a family needs torch inside its functions alone.
+    """
+
+    name: str
+    forward: Callable[..., Any]
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    cache: CacheShape | None = None
+
+    @property
+    def role(self) -> str:
+        """``decode`` for the graph that is run once a token, ``tower`` for the others."""
+        return "decode" if self.cache else "tower"
+
+
+class Request(Struct, frozen=True):
+    """What a user asks: pictures as uint8 ``[height, width, 3]``, and a text."""
+
+    images: tuple[np.ndarray, ...] = ()
+    text: str | None = None
+
+
+class Prompt(Struct, frozen=True):
+    """A request as numbers: what the graphs are fed and when the answer ends."""
+
+    feeds: Tensors
+    """Inputs of the components that run once."""
+    tokens: np.ndarray
+    """int64 ``[length]``: what the decoder reads before it writes."""
+    stop: tuple[int, ...]
+    """Any of these ends the answer and is not part of it."""
+    capacity: int
+    """Positions the decoder has for prompt and answer together."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of model; the file is named as the checkpoint's ``model_type`` and ends in ``FAMILY = Family(...)``."""
+
+    name: str
+    architectures: tuple[str, ...]
+    """``transformers`` classes it can export, as named in a checkpoint's ``architectures``."""
+    tasks: Callable[[Config], tuple[str, ...]]
+    """What the checkpoint can be asked for: ``caption``, ``ask``."""
+    components: Callable[[Config], tuple[Component, ...]]
+    """The graphs, in the order they run."""
+    prepare: Callable[[Config, Tokenizer, Request], Prompt]
+    """numpy only."""
+    tiny: tuple[Config, ...]
+    """Model configs so small that tests export them in seconds, one per architecture."""
