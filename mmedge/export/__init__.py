@@ -1,0 +1,1 @@
+"""From a torch checkpoint to a bundle; the only part of mmedge that needs torch."""

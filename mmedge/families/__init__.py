@@ -1,0 +1,1 @@
+"""One file per kind of model, named as the checkpoint's ``model_type``; the file name is the registration."""

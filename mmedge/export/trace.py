@@ -1,0 +1,168 @@
+"""Component to ONNX graph; the only module that imports `transformers.exporters`.
+
+Upstream calls that exporter experimental, and it carries patches for torch and onnxscript that plain
+``torch.onnx.export`` lacks; so it comes first, and the plain one is the fall-back that is reported.
+"""
+
+from __future__ import annotations
+
+import inspect
+import io
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from typing import Any
+
+import onnx_ir
+import torch
+
+from mmedge.core.family import Component
+from mmedge.core.ports import Port
+from mmedge.errors import ModelError
+
+SAMPLE_SIZES = {"past": 3, "total": 7}
+"""Sizes that vary are traced with numbers found nowhere else in a model, so that none is taken for a constant."""
+
+
+class TracedComponent(torch.nn.Module):
+    """A component's ``forward`` with the model's weights: named tensors in and out, a cache as flat tensors.
+
+    Exporters read the signature of ``forward``, and a parameter cannot be called ``past.0.key``: so it is traced as
+    ``past__0__key`` and named back in the graph.
+    """
+
+    def __init__(self, component: Component, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.component = component
+        self.model = model
+        self.config = getattr(model, "config", None)
+        self.forward = _with_parameters(self.run, [_parameter(port) for port in self.inputs])
+
+    @property
+    def inputs(self) -> tuple[Port, ...]:
+        return (*self.component.inputs, *(self.component.cache.past() if self.component.cache else ()))
+
+    @property
+    def outputs(self) -> tuple[Port, ...]:
+        return (*self.component.outputs, *(self.component.cache.present() if self.component.cache else ()))
+
+    def run(self, **tensors: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Outputs by port name; inputs by port name with ``.`` as ``__``."""
+        component = self.component
+        inputs = [tensors[_parameter(port)] for port in component.inputs]
+        if component.cache is None:
+            return _named(component.outputs, component.forward(self.model, *inputs))
+        past = [tensors[_parameter(port)] for port in component.cache.past()]
+        pairs = list(zip(past[::2], past[1::2], strict=True))
+        outputs, present = component.forward(self.model, *inputs, cache=pairs)
+        return _named(self.outputs, [*outputs, *(part for pair in present for part in pair)])
+
+
+def trace(component: Component, model: torch.nn.Module, opset: int) -> onnx_ir.Model:
+    """The component as an ONNX graph whose inputs and outputs are its ports, the cache's included.
+
+    Raises:
+        ModelError: neither exporter can trace it.
+    """
+    module = TracedComponent(component, model).eval()
+    sample = {_parameter(port): sample_tensor(port) for port in module.inputs}
+    shapes = _dynamic_shapes(module.inputs)
+    with _quiet():
+        try:
+            program = _transformers_export(module, sample, shapes, opset)
+        except Exception as first:  # an exporter raises whatever torch or one of its patches raises
+            logging.getLogger(__name__).warning("`%s` falls back to torch.onnx.export: %s", component.name, first)
+            program = _torch_export(module, sample, shapes, opset)
+    _spell_ports(program.graph.inputs, module.inputs)
+    _spell_ports(program.graph.outputs, module.outputs)
+    return program
+
+
+def _spell_ports(values: Sequence[onnx_ir.Value], ports: tuple[Port, ...]) -> None:
+    """Names and sizes as the ports say: exporters write fixed sizes as words ("2") and words as symbols ("s70")."""
+    for value, port in zip(values, ports, strict=True):
+        value.name = port.name
+        value.shape = onnx_ir.Shape(port.shape)
+
+
+def sample_tensor(port: Port) -> torch.Tensor:
+    """A deterministic tensor of the port's dtype and shape."""
+    shape = [size if isinstance(size, int) else SAMPLE_SIZES.get(size, 4) for size in port.shape]
+    if port.dtype == "int64":
+        return torch.arange(shape[-1]).expand(*shape).clone()
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(*shape, generator=generator)
+
+
+def _with_parameters(function: Callable[..., Any], names: list[str]) -> Callable[..., Any]:
+    """``function`` with a signature of its own, so that exporters see its parameters one by one."""
+
+    def forward(**tensors: torch.Tensor) -> Any:
+        return function(**tensors)
+
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    forward.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in names])  # type: ignore[attr-defined]
+    return forward
+
+
+def _parameter(port: Port) -> str:
+    return port.name.replace(".", "__")
+
+
+def _named(ports: tuple[Port, ...], tensors: Any) -> dict[str, torch.Tensor]:
+    return {port.name: tensor for port, tensor in zip(ports, tensors, strict=True)}
+
+
+def _dynamic_shapes(ports: tuple[Port, ...]) -> dict[str, dict[int, Any]]:
+    words = {size for port in ports for size in port.shape if isinstance(size, str)}
+    sizes = {word: torch.export.Dim(word) for word in sorted(words)}
+    return {
+        _parameter(port): {axis: sizes[size] for axis, size in enumerate(port.shape) if isinstance(size, str)}
+        for port in ports
+    }
+
+
+def _transformers_export(
+    module: TracedComponent, sample: dict[str, torch.Tensor], shapes: dict[str, Any], opset: int
+) -> onnx_ir.Model:
+    from transformers.exporters import OnnxConfig, OnnxExporter
+
+    config = OnnxConfig(dynamic_shapes=shapes, opset_version=opset)
+    program, _ = OnnxExporter().export_program(module, sample, config)
+    return program
+
+
+def _torch_export(
+    module: TracedComponent, sample: dict[str, torch.Tensor], shapes: dict[str, Any], opset: int
+) -> onnx_ir.Model:
+    try:
+        program = torch.onnx.export(
+            module, kwargs=sample, dynamo=True, opset_version=opset, dynamic_shapes=shapes, verbose=False
+        )
+    except Exception as error:
+        raise ModelError(f"`{module.component.name}` cannot be traced: {_root_cause(error)}") from error
+    assert program is not None
+    return program.model
+
+
+def _root_cause(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Exporters print and warn about their own internals; a failure still raises."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "transformers")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
