@@ -9,7 +9,8 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 PICTURE = 96  # pixels, width and height
 MARGIN = 12  # pixels by which "left of" and "above" are decided, so that no caption is a close call
 SPLITS = {
-    "training": range(0, 10_000_000),
+    "training": range(10_000_000),
     "validation": range(10_000_000, 11_000_000),
     "calibration": range(11_000_000, 12_000_000),
     "held-out": range(12_000_000, 13_000_000),
@@ -202,9 +203,7 @@ def _somewhere(chance: random.Random, thing: Thing) -> Thing:
 
 def _free(thing: Thing, others: Sequence[Thing]) -> bool:
     """Whether no other thing touches this one."""
-    return all(
-        math.hypot(thing.x - other.x, thing.y - other.y) > thing.radius + other.radius + 1 for other in others
-    )
+    return all(math.hypot(thing.x - other.x, thing.y - other.y) > thing.radius + other.radius + 1 for other in others)
 
 
 def _clear(things: Sequence[Thing]) -> bool:
@@ -213,7 +212,7 @@ def _clear(things: Sequence[Thing]) -> bool:
         one, other = things
         return abs(abs(one.x - other.x) - abs(one.y - other.y)) >= MARGIN
     across = sorted(thing.x for thing in things)
-    return all(right - left >= MARGIN for left, right in zip(across, across[1:]))
+    return all(right - left >= MARGIN for left, right in pairwise(across))
 
 
 # Words
@@ -347,8 +346,8 @@ def _corners(thing: Thing, outline: np.ndarray) -> list[float]:
     """The outline turned and placed, in half pixels, as x, y, x, y ..."""
     turn = math.radians(thing.tilt)
     rotation = np.array([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]])
-    placed = outline @ rotation * thing.radius + (thing.x, thing.y)
-    return (2 * placed).ravel().tolist()
+    placed: np.ndarray = outline @ rotation * thing.radius + (thing.x, thing.y)
+    return [float(length) for length in 2 * placed.ravel()]
 
 
 def _digit_cover(thing: Thing) -> np.ndarray:
@@ -364,16 +363,16 @@ def _digit_cover(thing: Thing) -> np.ndarray:
 
 def _backdrop(chance: np.random.Generator) -> np.ndarray:
     """Two muted colours in a random pattern, [height, width, 3]."""
-    one, other = chance.uniform(30, 120, 2)[:, None] + chance.uniform(-14, 14, (2, 3))
-    blend = _PATTERNS[chance.integers(len(_PATTERNS))](chance).astype(np.float32)[..., None]
-    return one.astype(np.float32) * (1 - blend) + other.astype(np.float32) * blend
+    colours = chance.uniform(30, 120, (2, 1)) + chance.uniform(-14, 14, (2, 3))
+    blend = _PATTERNS[chance.integers(len(_PATTERNS))](chance)[..., None]
+    return (colours[0] * (1 - blend) + colours[1] * blend).astype(np.float32)
 
 
 def _ramp(chance: np.random.Generator) -> np.ndarray:
     """Distance along a random direction in pixels, [height, width]."""
     angle = chance.uniform(0, 2 * math.pi)
-    down, across = np.mgrid[:PICTURE, :PICTURE] - PICTURE / 2
-    return across * math.cos(angle) + down * math.sin(angle)
+    reach = np.arange(PICTURE) - PICTURE / 2
+    return reach * math.cos(angle) + reach[:, None] * math.sin(angle)
 
 
 def _plain(chance: np.random.Generator) -> np.ndarray:
@@ -389,8 +388,8 @@ def _stripes(chance: np.random.Generator) -> np.ndarray:
 
 
 def _checker(chance: np.random.Generator) -> np.ndarray:
-    down, across = np.mgrid[:PICTURE, :PICTURE] // chance.integers(6, 20)
-    return (down + across) % 2
+    field = np.arange(PICTURE) // chance.integers(6, 20)
+    return (field + field[:, None]) % 2
 
 
 def _blobs(chance: np.random.Generator) -> np.ndarray:
@@ -406,7 +405,7 @@ _PATTERNS = (_plain, _gradient, _stripes, _checker, _blobs)
 # Handwriting: 1797 digits of 8x8 pixels by 43 people, bundled with scikit-learn
 
 
-@lru_cache(maxsize=1)
+@cache
 def _handwriting() -> tuple[np.ndarray, np.ndarray]:
     """Ink [1797, 8, 8] of 0..16, and the digit that each is."""
     from sklearn.datasets import load_digits
@@ -415,7 +414,7 @@ def _handwriting() -> tuple[np.ndarray, np.ndarray]:
     return bundle.images, bundle.target
 
 
-@lru_cache(maxsize=None)
+@cache
 def _samples(split: str) -> tuple[int, ...]:
     """Which handwritten digits a split may show: no digit serves two splits."""
     reserved = {"held-out": 0, "calibration": 1, "validation": 2}
