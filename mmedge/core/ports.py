@@ -13,7 +13,7 @@ from mmedge.errors import InputError
 Tensors: TypeAlias = dict[str, np.ndarray]
 
 
-class Port(Struct, frozen=True):
+class Port(Struct, frozen=True, forbid_unknown_fields=True):
     """A tensor at the edge of a graph; a word in ``shape`` is a size that may vary from run to run."""
 
     name: str
@@ -21,7 +21,7 @@ class Port(Struct, frozen=True):
     shape: tuple[int | str, ...]
 
 
-class CacheShape(Struct, frozen=True):
+class CacheShape(Struct, frozen=True, forbid_unknown_fields=True):
     """A decoder's key/value cache: per layer a key and a value of ``[1, heads, past, head_dim]``.
 
     The names are the same in every decoder graph, so backends need no other description of the cache.

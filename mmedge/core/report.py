@@ -14,7 +14,7 @@ class Stage(Struct, frozen=True):
     note: str = ""
 
 
-class Agreement(Struct, frozen=True):
+class Agreement(Struct, frozen=True, forbid_unknown_fields=True):
     """A graph against torch on the same inputs: the worst sample and output decide."""
 
     component: str
@@ -25,7 +25,7 @@ class Agreement(Struct, frozen=True):
     samples: int
 
 
-class Answers(Struct, frozen=True):
+class Answers(Struct, frozen=True, forbid_unknown_fields=True):
     """Answers of the bundle against torch, end to end."""
 
     equal: int

@@ -1,0 +1,192 @@
+"""What a bundle says about itself, and the rules that its ``manifest.json`` must keep before anyone acts on it."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from mmedge.core.names import folders_of, is_digest, is_file_name, is_plain_name, shown
+from mmedge.core.ports import CacheShape, Port
+from mmedge.core.recipe import Acceptance
+from mmedge.core.report import Agreement, Answers
+from mmedge.core.strict_json import read_json
+from mmedge.core.target import Target
+from mmedge.errors import BundleError
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+SEAL = "manifest.sha256"
+"""The digest of the manifest as ``sha256sum`` writes it: the manifest itself has no other witness of a flipped bit."""
+
+LARGEST_MANIFEST = 1 << 20
+MOST_FILES = 10_000
+_DEEPEST = 16
+_LARGEST_FILE = 1 << 53
+_DTYPES = frozenset(
+    {"bool", "float16", "float32", "float64"} | {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
+)
+
+
+class Graph(Struct, frozen=True, forbid_unknown_fields=True):
+    """One component as an ONNX file of the bundle (weights beside it as external data)."""
+
+    component: str
+    file: str
+    """Path in the bundle, ``graphs/<component>.onnx``."""
+    inputs: tuple[Port, ...]
+    """Without the cache."""
+    outputs: tuple[Port, ...]
+    precision: str
+    cache: CacheShape | None = None
+
+    @property
+    def role(self) -> str:
+        """``decode`` for the graph that is run once a token, ``tower`` for the others."""
+        return "decode" if self.cache else "tower"
+
+
+class File(Struct, frozen=True, forbid_unknown_fields=True):
+    """What the manifest promises of one file."""
+
+    size: int
+    sha256: str
+
+
+class Golden(Struct, frozen=True, forbid_unknown_fields=True):
+    """A recorded request with what the bundle answered when it was made.
+
+    The folder ``path`` holds the picture as ``picture.png``, the inputs of each component as ``<component>.inputs.npz``
+    and its outputs as ``<component>.outputs.npz``; an output of more than 4,096 elements is stored as every k-th
+    element of its flat form, ``k = ceil(size / 4096)``.
+    """
+
+    path: str
+    task: str
+    question: str | None
+    tokens: tuple[int, ...]
+    text: str
+
+
+class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is in a bundle."""
+
+    schema: int
+    name: str
+    title: str
+    model: str
+    family: str
+    tasks: tuple[str, ...]
+    target: Target
+    graphs: tuple[Graph, ...]
+    """In the order they run."""
+    config: dict[str, Any]
+    """``model``, ``image`` and ``generation``: the checkpoint's JSON files, as families read them."""
+    assets: dict[str, str]
+    """Other files of the checkpoint by purpose: ``tokenizer``."""
+    golden: tuple[Golden, ...]
+    accept: Acceptance
+    agreement: tuple[Agreement, ...]
+    answers: Answers
+    preprocess_max_abs: float
+    """Largest difference of a pre-processed picture to the checkpoint's own processor, before normalising (0..1)."""
+    made_with: dict[str, str]
+    """Versions of the tools."""
+    files: dict[str, File]
+    """Every file of the bundle but the manifest itself and its seal."""
+    warnings: tuple[str, ...] = ()
+
+
+def parse_manifest(raw: bytes, where: str = MANIFEST) -> Manifest:
+    """A manifest that keeps every rule; keys that start with ``x-`` at its top level are notes for others and dropped.
+
+    Raises:
+        BundleError: naming ``where`` and the rule.
+    """
+    try:
+        if len(raw) > LARGEST_MANIFEST:
+            raise ValueError(f"it is {len(raw)} bytes, at most {LARGEST_MANIFEST} are allowed")
+        values = read_json(raw, deepest=_DEEPEST)
+        if not isinstance(values, dict):
+            raise ValueError("it is not a JSON object")
+        _check_schema(values.get("schema"), where)
+        manifest = msgspec.convert({key: value for key, value in values.items() if key[:2] != "x-"}, Manifest)
+        check_manifest(manifest)
+    except ValueError as error:  # of the JSON reader, of msgspec and of the checks
+        raise BundleError(f"`{where}` is not a manifest: {shown(str(error), 300)}") from error
+    return manifest
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """The bytes of ``manifest.json``: the same for the same content."""
+    text = msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=2).decode()
+    if not unicodedata.is_normalized("NFC", text):  # a label of the checkpoint must arrive as it is: write it escaped
+        text = re.sub(r"[^\x00-\x7f]+", lambda found: json.dumps(found[0])[1:-1], text)
+    return f"{text}\n".encode()
+
+
+def check_manifest(manifest: Manifest) -> None:
+    """Raises ValueError where a name, a number or a reference inside the manifest is wrong."""
+    _check_files(manifest.files)
+    for graph in manifest.graphs:
+        _check_graph(graph, manifest.files)
+    if len(components := {graph.component for graph in manifest.graphs}) != len(manifest.graphs):
+        raise ValueError(f"it has {len(manifest.graphs)} graphs, but only {len(components)} names for them")
+    for purpose, name in manifest.assets.items():
+        _check_listed(name, f"the asset `{shown(purpose)}`", manifest.files)
+    folders = {folder for name in manifest.files for folder in folders_of(name)}
+    for golden in manifest.golden:
+        if golden.path not in folders:
+            raise ValueError(f"the golden sample `{shown(golden.path)}` has no files")
+
+
+def _check_schema(schema: object, where: str) -> None:
+    if not isinstance(schema, int) or schema < 1:
+        raise ValueError("it has no schema number")
+    if schema > SCHEMA:
+        raise BundleError(
+            f"`{where}` has schema {schema}, this mmedge reads schema {SCHEMA}",
+            hint="it was made by a newer mmedge: update mmedge here, or export the bundle again with this version",
+        )
+
+
+def _check_files(files: dict[str, File]) -> None:
+    """Names are lower case only, so none is the twin of another on a file system that ignores case."""
+    if len(files) > MOST_FILES:
+        raise ValueError(f"it lists {len(files)} files, at most {MOST_FILES} are allowed")
+    for name, file in files.items():
+        if not is_file_name(name) or name in (MANIFEST, SEAL):
+            raise ValueError(f"`{shown(name)}` is not allowed as a file name")
+        if not 0 <= file.size <= _LARGEST_FILE:
+            raise ValueError(f"the size of `{name}` is {file.size}")
+        if not is_digest(file.sha256):
+            raise ValueError(f"the sha256 of `{name}` is `{shown(file.sha256)}`")
+
+
+def _check_graph(graph: Graph, files: dict[str, File]) -> None:
+    what = f"the graph `{shown(graph.component)}`"
+    if not is_plain_name(graph.component):  # it becomes part of file names
+        raise ValueError(f"`{shown(graph.component)}` is not allowed as the name of a component")
+    _check_listed(graph.file, what, files)
+    if not graph.file.endswith(".onnx"):  # references inside a model are only looked for where this says it is one
+        raise ValueError(f"{what} is the file `{graph.file}`, which is not called .onnx")
+    for port in (*graph.inputs, *graph.outputs):
+        _check_port(port, what)
+    if (cache := graph.cache) and not (cache.dtype in _DTYPES and min(cache.layers, cache.heads, cache.head_dim) > 0):
+        raise ValueError(f"the cache of {what} cannot exist")
+
+
+def _check_port(port: Port, what: str) -> None:
+    if port.dtype not in _DTYPES:
+        raise ValueError(f"`{shown(port.name)}` of {what} has the unknown dtype `{shown(port.dtype)}`")
+    if any(isinstance(size, int) and size < 0 for size in port.shape):
+        raise ValueError(f"`{shown(port.name)}` of {what} has a negative size")
+
+
+def _check_listed(name: str, what: str, files: dict[str, File]) -> None:
+    if name not in files:
+        raise ValueError(f"{what} is the file `{shown(name)}`, which is not among its files")

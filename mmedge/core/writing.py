@@ -1,0 +1,233 @@
+"""Writing a bundle so that it is complete or absent, whatever happens on the way.
+
+Files are collected in a temporary folder beside the target, flushed to the disk, and moved into place by one rename. An
+existing bundle is exchanged with the new one by `renameat2`, so that at every moment one of the two stands there; only
+a file system that cannot do that has a moment with none, and the old one is then put back by the next run.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import errno
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec.structs
+
+from mmedge.core.bundle import Bundle, File, Manifest, open_bundle, write_manifest
+from mmedge.core.files import open_regular, sha256_of
+from mmedge.core.lock import locked
+from mmedge.errors import MmedgeError, ResourceError, UsageError
+
+_MIB = 1 << 20
+_SPARE = 1.2
+"""Free disk asked for, as a multiple of what a bundle needs."""
+_DISK_ERRORS = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO, errno.EROFS}
+_LONGEST_SUFFIX = len(".tmp-4194304-01234567")
+_CURRENT_FOLDER, _RENAME_EXCHANGE = -100, 2  # AT_FDCWD and the flag of Linux's renameat2
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A bundle in the making: put files into ``folder``, then call `finish`."""
+
+    target: Path
+    folder: Path
+    force: bool
+
+    def finish(self, manifest: Manifest) -> Bundle:
+        """Move the bundle into place, with ``manifest`` as it is but for ``files``, which is filled in here.
+
+        Raises:
+            BundleError: it would be refused by `open_bundle` or `Bundle.verify`.
+        """
+        write_manifest(self.folder, msgspec.structs.replace(manifest, files=_settle_files(self.folder)))
+        bundle = open_bundle(self.folder)
+        bundle.verify()
+        _settle_folders(self.folder)
+        _check_free(self.target, self.force)
+        _move(self.folder, self.target)
+        return dataclasses.replace(bundle, path=self.target)
+
+
+@contextmanager
+def new_bundle(path: Path, *, force: bool = False, source: Path | None = None) -> Iterator[Draft]:
+    """Prepare the bundle ``path``; every refusal that is possible before the work starts is made here.
+
+    Nothing is left of a draft that was not finished. With ``force`` an existing bundle is replaced, at the last moment.
+
+    Args:
+        path: where the bundle is to be, in a folder that exists.
+        force: whether a bundle may be there already.
+        source: the checkpoint it is made from, which must not be overwritten.
+
+    Raises:
+        UsageError: the path cannot be written to; another bundle is there.
+        BusyError: another process is writing the same bundle.
+        ResourceError: the disk is full or refuses.
+    """
+    target = _target(path, source)
+    with locked(target.with_name(f"{target.name}.lock"), target):
+        _clean(target)
+        _check_free(target, force)
+        folder = _beside(target, "tmp")
+        try:
+            folder.mkdir()
+            yield Draft(target, folder, force)
+        except OSError as error:
+            if not _is_of_the_disk(error, target):
+                raise
+            raise _disk_error(error, target, _size(folder)) from error
+        finally:
+            # What cannot be removed now (the disk may be the very problem) is removed by the next run.
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_space(path: Path, needed: int) -> None:
+    """Refuse before the work starts when the disk that ``path`` is to be on has less than 1.2 times ``needed`` bytes.
+
+    Raises:
+        ResourceError: naming what is needed and what is free.
+    """
+    free = _free(path)
+    if free < needed * _SPARE:
+        raise ResourceError(
+            f"writing `{path}` needs {needed * _SPARE / _MIB:.1f} MiB, {free / _MIB:.1f} MiB are free there",
+            hint="free some space, or choose another disk",
+        )
+
+
+def _target(path: Path, source: Path | None) -> Path:
+    target = Path(os.path.abspath(path))
+    parent = target.parent
+    if not parent.is_dir():
+        what = "is not a folder" if parent.exists() else "does not exist"
+        raise UsageError(f"cannot write `{path}`: `{parent}` {what}", hint=f"mkdir -p {parent}")
+    if len(os.fsencode(target.name)) + _LONGEST_SUFFIX > (longest := os.pathconf(parent, "PC_NAME_MAX")):
+        raise UsageError(f"cannot write `{path}`: its name has more than {longest - _LONGEST_SUFFIX} bytes")
+    target = parent.resolve() / target.name
+    if source and (target in (inside := source.resolve(), *inside.parents) or inside in target.parents):
+        raise UsageError(
+            f"cannot write `{path}`: it would overwrite the checkpoint `{source}`", hint="choose a path outside of it"
+        )
+    return target
+
+
+def _check_free(target: Path, force: bool) -> None:
+    if not os.path.lexists(target):
+        return
+    if target.is_symlink() or not target.is_dir():
+        raise UsageError(f"cannot write `{target}`: it is a file or a link")
+    if not force:
+        raise UsageError(f"`{target}` exists already", hint="replace it with --force")
+    if any(target.iterdir()):
+        _check_is_bundle(target)
+
+
+def _check_is_bundle(target: Path) -> None:
+    """``--force`` with a wrong path must not cost somebody's home folder."""
+    try:
+        open_bundle(target)
+    except MmedgeError as error:
+        raise UsageError(
+            f"`{target}` is not replaced, because it does not look like a bundle: {error.message}",
+            hint="remove it yourself if it may go",
+        ) from error
+
+
+def _settle_files(folder: Path) -> dict[str, File]:
+    """Every file with its size and digest, on disk and readable by all when this returns."""
+    paths = (Path(place, name) for place, _, names in os.walk(folder) for name in names)
+    return {name: _settle(folder, name) for name in sorted(path.relative_to(folder).as_posix() for path in paths)}
+
+
+def _settle(folder: Path, name: str) -> File:
+    with open_regular(folder, name) as file:
+        os.fchmod(file.fileno(), 0o644)
+        os.fsync(file.fileno())
+        return File(size=os.fstat(file.fileno()).st_size, sha256=sha256_of(file))
+
+
+def _settle_folders(folder: Path) -> None:
+    for place, _, _ in os.walk(folder, topdown=False):
+        os.chmod(place, 0o755)
+        _sync_folder(Path(place))
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _move(folder: Path, target: Path) -> None:
+    """Put ``folder`` where ``target`` is to be; a bundle that was there is in ``folder`` afterwards."""
+    existed = os.path.lexists(target)
+    _exchange(folder, target) if existed else os.rename(folder, target)
+    try:
+        _sync_folder(target.parent)
+    except OSError:  # nobody knows what the disk will remember: back to what it knew
+        _exchange(folder, target) if existed else os.rename(target, folder)
+        raise
+
+
+def _exchange(folder: Path, target: Path) -> None:
+    """Swap two folders: in one step, or in three where the file system or the C library cannot."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    places = (_CURRENT_FOLDER, os.fsencode(folder), _CURRENT_FOLDER, os.fsencode(target))
+    if renameat2 and renameat2(*places, _RENAME_EXCHANGE) == 0:
+        return
+    if renameat2 and (number := ctypes.get_errno()) not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+        raise OSError(number, os.strerror(number), str(target))
+    aside = _beside(target, "old")
+    os.rename(target, aside)
+    os.rename(folder, target)
+    os.rename(aside, folder)
+
+
+def _clean(target: Path) -> None:
+    """Remove what dead writers of the same bundle left: we hold the lock, so none of them is alive."""
+    leftover = re.compile(re.escape(target.name) + r"\.(tmp|old)-[0-9]+-[0-9a-f]{8}")
+    for path in target.parent.iterdir():
+        kind = leftover.fullmatch(path.name)
+        if kind and kind[1] == "old" and not os.path.lexists(target):
+            path.rename(target)  # killed in the middle of the three steps of `_exchange`
+        elif kind:
+            shutil.rmtree(path, ignore_errors=True)  # somebody else's would be in nobody's way
+
+
+def _beside(target: Path, kind: str) -> Path:
+    return target.with_name(f"{target.name}.{kind}-{os.getpid()}-{secrets.token_hex(4)}")
+
+
+def _is_of_the_disk(error: OSError, target: Path) -> bool:
+    """Libraries that write by themselves, numpy among them, lose the number of the error."""
+    return error.errno in _DISK_ERRORS or (error.errno is None and _free(target) < _MIB)
+
+
+def _disk_error(error: OSError, target: Path, written: int) -> ResourceError:
+    place = f" at `{error.filename}`" if error.filename else ""
+    return ResourceError(
+        f"writing `{target}` failed{place}: {error.strerror}; "
+        f"it needs more than {written / _MIB:.1f} MiB, {_free(target) / _MIB:.1f} MiB are free there",
+        hint="free some space, or choose another disk",
+    )
+
+
+def _size(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.rglob("*"))
+
+
+def _free(path: Path) -> int:
+    """Bytes that may still be written to the disk that ``path`` is on, or will be."""
+    path = path.absolute()
+    return shutil.disk_usage(next(place for place in (path, *path.parents) if place.exists())).free

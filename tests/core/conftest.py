@@ -1,0 +1,229 @@
+"""A small real bundle (two graphs of two nodes, weights beside them, an asset, a golden sample) and ways to harm it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from mmedge.core.bundle import MANIFEST, SEAL, Bundle, File, Golden, Graph, Manifest
+from mmedge.core.manifest import encode_manifest
+from mmedge.core.ports import Port
+from mmedge.core.recipe import Acceptance
+from mmedge.core.report import Agreement, Answers
+from mmedge.core.target import Target
+from mmedge.core.writing import new_bundle
+from mmedge.errors import MmedgeError
+
+SIZE = 32
+TARGET = Target("cpu", "Any CPU", "any", 4096, {"tower": "onnxruntime"}, ("float32",), {}, 23)
+
+
+def small_model(data: str, seed: int) -> tuple[onnx.ModelProto, bytes]:
+    """``answer = max(picture @ weight + bias, 0)`` with weight and bias in the file ``data``."""
+    random = np.random.default_rng(seed)
+    arrays = {"weight": random.random((SIZE, SIZE), np.float32), "bias": random.random(SIZE, np.float32)}
+    content = b"".join(array.tobytes() for array in arrays.values())
+    offset, tensors = 0, []
+    for name, array in arrays.items():
+        tensor = numpy_helper.from_array(array, name)
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in {"location": data, "offset": offset, "length": array.nbytes}.items():
+            tensor.external_data.add(key=key, value=str(value))
+        offset += array.nbytes
+        tensors.append(tensor)
+    graph = helper.make_graph(
+        [helper.make_node("Gemm", ["picture", "weight", "bias"], ["sum"]), helper.make_node("Relu", ["sum"], ["answer"])],
+        "small",
+        [helper.make_tensor_value_info("picture", TensorProto.FLOAT, [1, SIZE])],
+        [helper.make_tensor_value_info("answer", TensorProto.FLOAT, [1, SIZE])],
+        tensors,
+    )
+    return helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 21)]), content
+
+
+def arrays_file(**arrays: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def small_files() -> dict[str, bytes]:
+    files = {
+        "assets/tokenizer.json": b'{"version": "1.0"}\n',
+        "golden/0/picture.png": b"\x89PNG\r\n" + bytes(range(256)),
+    }
+    for seed, name in enumerate(("encoder", "decoder")):
+        model, data = small_model(f"{name}.bin", seed)
+        files |= {f"graphs/{name}.onnx": model.SerializeToString(), f"graphs/{name}.bin": data}
+        files[f"golden/0/{name}.inputs.npz"] = arrays_file(picture=np.ones((1, SIZE), np.float32))
+        files[f"golden/0/{name}.outputs.npz"] = arrays_file(answer=np.ones((1, SIZE), np.float32))
+    return files
+
+
+def small_graph(name: str) -> Graph:
+    return Graph(
+        component=name,
+        file=f"graphs/{name}.onnx",
+        inputs=(Port("picture", "float32", (1, SIZE)),),
+        outputs=(Port("answer", "float32", (1, "width")),),
+        precision="float32",
+    )
+
+
+MANIFEST_WITHOUT_FILES = Manifest(
+    schema=1,
+    name="small",
+    title="Two small graphs",
+    model="builtin:small",
+    family="module",
+    tasks=("caption",),
+    target=TARGET,
+    graphs=(small_graph("encoder"), small_graph("decoder")),
+    config={"model": {"epsilon": 1e-12, "labels": ["na\u00efve", "e\u0301"], "no_limit": int(1e30)}},
+    assets={"tokenizer": "assets/tokenizer.json"},
+    golden=(Golden("golden/0", "caption", None, (1, 2), "a picture"),),
+    accept=Acceptance(0.99, 1.0),
+    agreement=(Agreement("encoder", "float32", 1e-6, 1.0, "0", 1),),
+    answers=Answers(1, 1),
+    preprocess_max_abs=0.0,
+    made_with={"mmedge": "0"},
+    files={},
+)
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Builds bundles by the real writer, and spoils them in ways that the writer would not."""
+
+    files: dict[str, bytes]
+    manifest: Manifest
+
+    def write(self, path: Path, *, title: str = "Two small graphs", **options: Any) -> Bundle:
+        with new_bundle(path, **options) as draft:
+            self.put_files(draft.folder)
+            return draft.finish(msgspec.structs.replace(self.manifest, title=title))
+
+    def put_files(self, folder: Path) -> None:
+        for name, content in self.files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+
+    def put_manifest(self, folder: Path, raw: bytes) -> None:
+        """With the right seal, so that only the content of the manifest can be wrong."""
+        (folder / MANIFEST).write_bytes(raw)
+        (folder / SEAL).write_text(f"{hashlib.sha256(raw).hexdigest()}  {MANIFEST}\n")
+
+    def list_again(self, folder: Path) -> None:
+        """A manifest that promises exactly the files that are there now."""
+        files = {
+            path.relative_to(folder).as_posix(): File(path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())
+            for path in folder.rglob("*")
+            if path.is_file() and path.name not in (MANIFEST, SEAL)
+        }
+        self.put_manifest(folder, encode_manifest(msgspec.structs.replace(self.manifest, files=files)))
+
+
+@pytest.fixture(scope="session")
+def workshop() -> Workshop:
+    return Workshop(small_files(), MANIFEST_WITHOUT_FILES)
+
+
+@pytest.fixture(scope="session")
+def pristine(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle that no test changes."""
+    return workshop.write(tmp_path_factory.mktemp("pristine") / "small.bundle").path
+
+
+@pytest.fixture
+def spoiled(pristine: Path, tmp_path: Path) -> Path:
+    """A copy of the bundle to be damaged."""
+    return shutil.copytree(pristine, tmp_path / "spoiled.bundle")
+
+
+@pytest.fixture(scope="session")
+def manifest_values(pristine: Path) -> dict[str, Any]:
+    """The manifest as plain JSON values; not to be changed in place."""
+    return msgspec.json.decode((pristine / MANIFEST).read_bytes())
+
+
+def start_child(task: Callable[[], object]) -> int:
+    """Run ``task`` in a forked process that ends as the command line would: with the exit code of its error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of forks beside threads; this one only writes
+        if pid := os.fork():
+            return pid
+    code = 1
+    try:
+        task()
+        code = 0
+    except MmedgeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        code = 130
+    except SystemExit as leaving:
+        code = int(leaving.code or 0)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def end_of(pid: int) -> int:
+    """Exit code of a child, negative for the signal that killed it."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@pytest.fixture(scope="session")
+def start() -> Callable[[Callable[[], object]], int]:
+    return start_child
+
+
+@pytest.fixture(scope="session")
+def wait() -> Callable[[int], int]:
+    return end_of
+
+
+@pytest.fixture(scope="session")
+def in_child() -> Callable[[Callable[[], object]], int]:
+    return lambda task: end_of(start_child(task))
+
+
+STEPS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "os.scandir", "os.truncate", "fcntl.flock"}
+
+
+@pytest.fixture(scope="session")
+def signal_at_step() -> Callable[[int, int], None]:
+    """For a child: be sent a signal at the n-th step of the process on the file system; Python reports each of them."""
+
+    def arm(number: int, step: int) -> None:
+        left = [step]
+
+        def hook(event: str, _: tuple[object, ...]) -> None:
+            if event in STEPS:
+                left[0] -= 1
+                if left[0] == 0:
+                    os.kill(os.getpid(), number)
+
+        sys.addaudithook(hook)
+
+    assert signal.SIGKILL
+    return arm
