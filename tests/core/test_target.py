@@ -1,0 +1,53 @@
+import pytest
+
+from mmedge.core import find
+from mmedge.core.recipe import PRECISIONS
+
+TARGETS = find.targets()
+
+
+def test_the_set_of_targets():
+    assert [target.name for target in TARGETS] == [
+        "cpu",
+        "intel-npu",
+        "jetson-agx-orin",
+        "jetson-orin-nano",
+        "jetson-thor",
+        "raspberry-pi-5",
+    ]
+
+
+def test_no_name_or_alias_is_given_twice():
+    names = [name for target in TARGETS for name in (target.name, *target.aliases)]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
+class TestEveryTarget:
+    def test_is_named_as_its_file(self, target):
+        assert (find.PACKAGE / "targets" / f"{target.name}.toml").is_file()
+
+    def test_names_an_engine_for_each_role(self, target):
+        assert target.backends.keys() == {"tower", "decode"}
+
+    def test_has_precisions_that_exist(self, target):
+        assert set(target.precisions) <= set(PRECISIONS)
+
+    def test_presets_use_its_own_precisions(self, target):
+        for preset in target.presets.values():
+            assert preset.keys() == {"tower", "decode"}
+            assert set(preset.values()) <= set(target.precisions)
+
+    def test_can_be_asked_for_int8(self, target):
+        assert "int8" in target.presets
+
+    def test_reads_an_operator_set_that_is_written(self, target):
+        assert 17 <= target.opset <= 23
+
+    def test_spells_activations_in_a_known_way(self, target):
+        assert target.activations in ("uint8", "int8")
+        # TensorRT refuses zero points other than 0.
+        assert target.activations == "int8" or "tensorrt" not in target.backends.values()
+
+    def test_fits_in_a_table_row(self, target):
+        assert len(target.title) <= 24 and target.arch in ("any", "x86_64", "aarch64") and target.memory_mb >= 1024
