@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mmedge.media.text import Tokenizer
 
 Config: TypeAlias = Mapping[str, Any]
-"""Parsed JSON files of a checkpoint by what they configure: ``model``, ``image``, ``generation``."""
+"""Parsed JSON files of a checkpoint by what they configure: ``model``, ``image``, ``text``, ``generation``."""
 
 STEP_INPUTS = ("input_ids", "position_ids")
 """Inputs that change at every decoding step, int64 ``[1, length]``."""
@@ -80,5 +80,8 @@ class Family:
     """The graphs, in the order they run."""
     prepare: Callable[[Config, Tokenizer, Request], Prompt]
     """numpy only."""
+    generate: Callable[[Any, Any, Request, int], list[int]]
+    """``generate(model, processor, request, limit)``: the tokens of the checkpoint's own greedy `generate`, without
+    the prompt and the stop token; what exports are judged by, called only while exporting."""
     tiny: tuple[Config, ...]
     """Model configs so small that tests export them in seconds, one per architecture."""

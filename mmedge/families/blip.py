@@ -102,6 +102,17 @@ def _cross_ports(prefix: str, text: Config, length: int | str) -> tuple[Port, ..
 # What follows runs only while exporting, on the modules of `transformers`.
 
 
+def generate(model: Any, processor: Any, request: Request, limit: int) -> list[int]:
+    """The checkpoint's own processor and greedy `generate`."""
+    inputs = processor(images=request.images[0], text=request.text, return_tensors="pt")
+    tokens = model.generate(**inputs, max_new_tokens=limit, do_sample=False, num_beams=1)[0].tolist()
+    text = model.config.text_config
+    answering = type(model).__name__ == ANSWERING
+    read = 1 if answering or request.text is None else inputs["input_ids"].shape[1] - 1
+    written = tokens[read:]
+    return written[: written.index(text.sep_token_id)] if text.sep_token_id in written else written
+
+
 def _see(vision: Any, pixels: torch.Tensor) -> torch.Tensor:
     """Picture to one vector per patch, ``[1, patches + 1, hidden]``."""
     import torch
@@ -233,6 +244,7 @@ FAMILY = Family(
     tasks=tasks,
     components=components,
     prepare=prepare,
+    generate=generate,
     tiny=tuple(
         {"model_type": "blip", "architectures": [name], "text_config": _TINY_TEXT, "vision_config": _TINY_VISION}
         for name in (CAPTIONING, ANSWERING)

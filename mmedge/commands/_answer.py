@@ -1,0 +1,119 @@
+"""What `caption` and `ask` share: which pictures, how to pick tokens, and how answers are shown."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from mmedge.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from mmedge.runtime.pipeline import Answer, Pipeline
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
+STDIN = "-"
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Answering:
+    """How to answer."""
+
+    backend: str | None = None
+    """Run every graph on this engine instead of the target's choice."""
+    threads: int = 0
+    """CPU threads; 0 means all cores."""
+    max_tokens: Annotated[int | None, Parameter(name=("--max-tokens",))] = None
+    """Longest answer, in tokens."""
+    temperature: float = 0.0
+    """0 always takes the likeliest token; higher draws more freely."""
+    top_p: float = 1.0
+    """Draw only from the likeliest tokens that together have this probability."""
+    seed: int | None = None
+    """Makes draws repeatable."""
+    json: bool = False
+    """One JSON object per answer: text, tokens, milliseconds per stage, warnings."""
+
+
+def answer_all(task: str, bundle: Path, pictures: Sequence[str], text: str | None, options: Answering) -> int:
+    """Answer for every picture and print; a picture that cannot be used is reported and the others go on.
+
+    Returns the exit code: 3 if any picture could not be used.
+    """
+    from mmedge.runtime.pick import sampler
+    from mmedge.runtime.pipeline import load
+
+    names = list(_expand(pictures))
+    pick = sampler(options.temperature, options.top_p, options.seed)
+    bad = 0
+    with load(bundle, backend=options.backend, threads=options.threads) as pipeline:
+        _check_task(pipeline, task)
+        for name in names:
+            try:
+                printer = Printer(name if len(names) > 1 else None, options.json)
+                picture = sys.stdin.buffer.read() if name == STDIN else name
+                limit = options.max_tokens
+                answer = pipeline.answer(task, picture, text, pick=pick, limit=limit, show=printer.piece)
+                printer.finish(name, answer)
+            except InputError as error:
+                if len(names) == 1:
+                    raise
+                bad += 1
+                print(f"error: {error.message}", file=sys.stderr)
+    return InputError.exit_code if bad else 0
+
+
+class Printer:
+    """Answers on standard output: streamed to a terminal, one line each; or one JSON object each."""
+
+    def __init__(self, label: str | None, json: bool) -> None:
+        self.label = label
+        self.json = json
+        self.live = not json and sys.stdout.isatty()
+        self.started = False
+
+    def piece(self, piece: object) -> None:
+        if self.live:
+            self._begin()
+            print(getattr(piece, "text", "") if self.started else "", end="", flush=True)
+
+    def finish(self, name: str, answer: Answer) -> None:
+        import msgspec
+
+        if self.json:
+            print(msgspec.json.encode({"picture": name, **msgspec.structs.asdict(answer)}).decode(), flush=True)
+            return
+        if self.live:
+            print()
+        else:
+            self._begin()
+            print(answer.text, flush=True)
+        for warning in answer.warnings:
+            print(f"warning: {name}: {warning}", file=sys.stderr)
+
+    def _begin(self) -> None:
+        if self.label and not self.started:
+            print(f"{self.label}: ", end="")
+        self.started = True
+
+
+def _check_task(pipeline: Pipeline, task: str) -> None:
+    if task not in pipeline.tasks:
+        raise UsageError(f"this bundle cannot `{task}`", hint=f"it can: {', '.join(pipeline.tasks)}")
+
+
+def _expand(pictures: Sequence[str]) -> Iterator[str]:
+    """Folders become the pictures inside them, in order of their names."""
+    for name in pictures:
+        if name != STDIN and Path(name).is_dir():
+            inside = sorted(str(path) for path in Path(name).rglob("*") if path.suffix.lower() in SUFFIXES)
+            if not inside:
+                raise InputError(f"the folder `{name}` has no pictures", hint=f"looked for {', '.join(SUFFIXES)}")
+            yield from inside
+        else:
+            yield name

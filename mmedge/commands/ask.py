@@ -1,0 +1,22 @@
+"""``mmedge ask``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mmedge.commands._answer import Answering, answer_all
+
+
+def ask(bundle: Path, picture: str, question: str, *, options: Answering = Answering()) -> int:
+    """Answer a question about a picture.
+
+    Args:
+        bundle: A folder that `mmedge export` wrote.
+        picture: A picture file, a folder of them (the question is asked of each), or - for standard input.
+        question: In quotes, such as "what colour is the car?".
+    """
+    from mmedge.errors import UsageError
+
+    if not question.strip():
+        raise UsageError("the question is empty")
+    return answer_all("ask", bundle, (picture,), question, options)

@@ -1,0 +1,87 @@
+"""``mmedge export``"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from mmedge.core.report import Report, Stage
+
+
+def export(
+    model: str,
+    *,
+    output: Annotated[Path, Parameter(name=("--output", "-o"))],
+    target: str | None = None,
+    recipe: Path | None = None,
+    precision: str | None = None,
+    calibration: Path | None = None,
+    force: bool = False,
+    allow_nonfinite: bool = False,
+    json: bool = False,
+) -> None:
+    """Make a bundle of a model for a device: trace, quantize, compare with torch, pack.
+
+    Args:
+        model: A folder with a Hugging Face checkpoint, a Hub name such as owner/name, or builtin:scenes.
+        output: Folder of the bundle.
+        target: The device, as `mmedge targets` lists them; cpu if neither this nor the recipe names one.
+        recipe: A TOML file that says more than these options do; `mmedge recipes` lists those that ship.
+        precision: float32, float16, int8, int8-weights, int4-weights, or a preset of the target.
+        calibration: Pictures like those the device will see: a folder, or a CSV or JSONL list with an image column
+            and optionally a question column.
+        force: Replace a bundle that is there already.
+        allow_nonfinite: Export weights that are not finite all the same.
+        json: Print the report as JSON.
+    """
+    import msgspec
+
+    from mmedge.needs import needs
+
+    with needs("export"):
+        from mmedge.export.build import export as build
+
+    report = build(
+        model,
+        output=output,
+        target=target,
+        recipe=recipe,
+        precision=precision,
+        calibration=calibration,
+        force=force,
+        allow_nonfinite=allow_nonfinite,
+        watcher=ProgressLines(),
+    )
+    if json:
+        print(msgspec.json.format(msgspec.json.encode(report)).decode())
+    else:
+        _show(report)
+
+
+class ProgressLines:
+    """One line per stage on standard error, with its time and peak memory; a stage under way shows its name."""
+
+    def __init__(self) -> None:
+        self.live = sys.stderr.isatty()
+
+    def begin(self, name: str) -> None:
+        if self.live:
+            print(f"{name} ...", end="\r", file=sys.stderr, flush=True)
+
+    def end(self, stage: Stage) -> None:
+        line = f"{stage.name:<20} {stage.seconds:7.1f} s {stage.peak_mb:7.0f} MB  {stage.note}"
+        print(line[:80].rstrip(), file=sys.stderr, flush=True)
+
+
+def _show(report: Report) -> None:
+    for warning in report.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(f"{'component':<12} {'precision':<14} {'max abs':>10} {'cosine':>9}   against torch", file=sys.stderr)
+    for seen in report.agreement:
+        print(f"{seen.component:<12} {seen.precision:<14} {seen.max_abs:10.2e} {seen.cosine:9.6f}", file=sys.stderr)
+    print(f"answers equal to torch: {report.answers.equal} of {report.answers.total}", file=sys.stderr)
+    print(report.bundle)

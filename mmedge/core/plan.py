@@ -1,0 +1,109 @@
+"""What an export will do, decided and refused before anything is downloaded whole, traced or written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+
+from mmedge.core.family import Component, Config, Family
+from mmedge.core.recipe import PRECISIONS, Acceptance, ComponentPlan, Recipe
+from mmedge.core.target import Target
+from mmedge.errors import PlanError
+
+LOSSLESS = Acceptance(cosine=0.9999, answers=1.0, max_abs=1e-3)
+HALF = Acceptance(cosine=0.999, answers=0.9)
+QUANTIZED = Acceptance(cosine=0.95, answers=0.8)
+"""What an export may lose when the recipe does not say; a recipe for production should."""
+
+INT4_OPSET = 21
+"""Blocked DequantizeLinear and the type INT4 came with this operator set."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe made definite for one checkpoint and one target."""
+
+    recipe: Recipe
+    target: Target
+    family: Family
+    config: Config
+    components: tuple[Component, ...]
+    choices: dict[str, ComponentPlan]
+    """How each component is made, by its name."""
+    accept: Acceptance
+    warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def precision(self) -> str:
+        """The component precisions in a word: the preset's name, or the precision of all."""
+        return self.recipe.precision
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether any component's activations are quantized."""
+        return any(choice.precision == "int8" for choice in self.choices.values())
+
+
+def make_plan(recipe: Recipe, target: Target, family: Family, config: Config) -> Plan:
+    """Decide every component's precision.
+
+    Raises:
+        PlanError: the recipe names what is not there, or asks for what the target or the data cannot give.
+    """
+    if recipe.family not in (None, family.name):
+        raise PlanError(f"the recipe is for a `{recipe.family}` model, the checkpoint is `{family.name}`")
+    components = family.components(config)
+    choices = {component.name: _choose(component, recipe, target) for component in components}
+    _refuse_unknown(recipe, tuple(choices))
+    plan = Plan(recipe, target, family, config, components, choices, recipe.accept or _default_accept(choices))
+    if plan.needs_calibration and recipe.calibration is None:
+        raise PlanError(
+            "static int8 takes its ranges from calibration data, and none is given",
+            hint="--calibration FOLDER of at least 8 pictures like those the device will see, or a recipe with some",
+        )
+    return plan
+
+
+def _choose(component: Component, recipe: Recipe, target: Target) -> ComponentPlan:
+    named = next((choice for choice in recipe.component if choice.name == component.name), None)
+    preset = target.presets.get(recipe.precision, {})
+    choice = named or ComponentPlan(component.name, preset.get(component.role, recipe.precision))
+    _refuse_precision(choice, target)
+    if component.cache and choice.precision == "int8":
+        raise PlanError(
+            f"static int8 slows `{component.name}` down: it reads one token at a time, so weights are all that counts",
+            hint="set its precision to `int8-weights`",
+        )
+    return choice
+
+
+def _refuse_precision(choice: ComponentPlan, target: Target) -> None:
+    offered = (*target.precisions, *(name for name in target.presets if name not in target.precisions))
+    if choice.precision not in PRECISIONS:
+        close = get_close_matches(choice.precision, offered, n=1)
+        raise PlanError(
+            f"`{choice.precision}` is no precision",
+            hint=f"did you mean `{close[0]}`?" if close else f"choose from: {', '.join(offered)}",
+        )
+    if choice.precision not in target.precisions:
+        raise PlanError(
+            f"`{target.name}` cannot run `{choice.name}` in `{choice.precision}`",
+            hint=f"set precision to one of: {', '.join(target.precisions)}",
+        )
+    if choice.precision.endswith("-weights") and target.opset < INT4_OPSET:
+        raise PlanError(
+            f"`{choice.precision}` needs ONNX operator set {INT4_OPSET}, `{target.name}` reads at most {target.opset}"
+        )
+
+
+def _refuse_unknown(recipe: Recipe, names: tuple[str, ...]) -> None:
+    for choice in recipe.component:
+        if choice.name not in names:
+            raise PlanError(f"the model has no component `{choice.name}`", hint=f"it has: {', '.join(names)}")
+
+
+def _default_accept(choices: dict[str, ComponentPlan]) -> Acceptance:
+    precisions = {choice.precision for choice in choices.values()}
+    if precisions <= {"float32"}:
+        return LOSSLESS
+    return HALF if precisions <= {"float32", "float16"} else QUANTIZED

@@ -1,0 +1,191 @@
+"""Graphs against torch: numbers per component on the very same inputs, then answers end to end.
+
+The torch components drive and the graphs run alongside, so a graph is judged on its own error and not on what an
+earlier one handed it. The answers are judged by the checkpoint's own `generate`, which knows nothing of our graphs:
+a mistake in a family's spelling of the model shows there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from mmedge.core.backend import Session
+from mmedge.core.family import Component, Prompt, Request
+from mmedge.core.plan import Plan
+from mmedge.core.ports import Tensors
+from mmedge.core.report import Agreement, Answers
+from mmedge.errors import QualityError
+from mmedge.export.examples import Example
+from mmedge.runtime.decode import decode
+from mmedge.runtime.pick import greedy
+from mmedge.runtime.pipeline import Engine, Pipeline
+
+LIMIT = 16
+"""Tokens of an answer while judging."""
+
+
+class TorchSession:
+    """A component run by torch, as a session: what graphs are compared with."""
+
+    def __init__(self, component: Component, model: torch.nn.Module) -> None:
+        self.component = component
+        self.model = model
+        self.reset()
+
+    def run(self, feeds: Tensors) -> Tensors:
+        component, values = self.component, {**self.held, **feeds}
+        inputs = [torch.from_numpy(values[port.name]) for port in component.inputs]
+        with torch.inference_mode():
+            if component.cache is None:
+                outputs = component.forward(self.model, *inputs)
+            else:
+                outputs, self.cache = component.forward(self.model, *inputs, cache=self.cache)
+        return {port.name: tensor.numpy() for port, tensor in zip(component.outputs, outputs, strict=True)}
+
+    def reset(self, held: Tensors | None = None) -> None:
+        shape = self.component.cache
+        self.held = held or {}
+        self.cache = (
+            [(torch.zeros(1, shape.heads, 0, shape.head_dim),) * 2 for _ in range(shape.layers)] if shape else []
+        )
+
+    def close(self) -> None:
+        self.reset()
+
+
+@dataclass
+class Score:
+    """The worst that one component did."""
+
+    component: str
+    precision: str
+    max_abs: float = 0.0
+    cosine: float = 1.0
+    worst: str = ""
+    samples: set[str] = field(default_factory=set)
+
+    def add(self, want: np.ndarray, got: np.ndarray, example: str, port: str) -> None:
+        cosine = _cosine(want, got)
+        self.samples.add(example)
+        self.max_abs = max(self.max_abs, float(np.abs(want - got).max(initial=0.0)))
+        if cosine < self.cosine or not self.worst:
+            self.cosine, self.worst = min(cosine, self.cosine), f"{example} ({port})"
+
+    def result(self) -> Agreement:
+        return Agreement(self.component, self.precision, self.max_abs, self.cosine, self.worst, len(self.samples))
+
+
+class ComparedSession:
+    """Runs torch and the graph on the same feeds, scores the graph, and hands on what torch said."""
+
+    def __init__(self, reference: TorchSession, graph: Session, score: Score) -> None:
+        self.reference = reference
+        self.graph = graph
+        self.score = score
+        self.example = ""
+
+    def run(self, feeds: Tensors) -> Tensors:
+        want, got = self.reference.run(feeds), self.graph.run(feeds)
+        for port, tensor in want.items():
+            self.score.add(tensor, got[port], self.example, port)
+        return want
+
+    def reset(self, held: Tensors | None = None) -> None:
+        self.reference.reset(held)
+        self.graph.reset(held)
+
+    def close(self) -> None:
+        self.reference.close()
+
+
+def compare_graphs(plan: Plan, model: Any, pipeline: Pipeline, examples: Sequence[Example]) -> tuple[Agreement, ...]:
+    """Every graph against its torch component, over whole answers of at most `LIMIT` tokens."""
+    compared = {
+        component.name: ComparedSession(
+            TorchSession(component, model),
+            pipeline.engine.sessions[component.name],
+            Score(component.name, plan.choices[component.name].precision),
+        )
+        for component in plan.components
+    }
+    engine = Engine(pipeline.engine.graphs, dict(compared))
+    for example in examples:
+        for session in compared.values():
+            session.example = example.name
+        _answer(engine, pipeline.prepare(Request((example.pixels(),), example.text)))
+    return tuple(session.score.result() for session in compared.values())
+
+
+def compare_answers(plan: Plan, model: Any, processor: Any, pipeline: Pipeline, examples: Sequence[Example]) -> Answers:
+    """Greedy tokens of the bundle against those of the checkpoint's own `generate`."""
+    equal, worst = 0, ""
+    for example in examples:
+        request = Request((example.pixels(),), example.text)
+        want = plan.family.generate(model, processor, request, LIMIT)
+        prompt = pipeline.prepare(request)
+        got = [piece.token for piece in pipeline.stream(prompt, limit=LIMIT) if piece.token is not None]
+        if got == want:
+            equal += 1
+        elif not worst:
+            worst = f"{example.name}: `{pipeline.tokenizer.decode(got)}`, torch `{pipeline.tokenizer.decode(want)}`"
+    return Answers(equal, len(examples), worst)
+
+
+def compare_preprocessing(pipeline: Pipeline, processor: Any, examples: Sequence[Example]) -> float:
+    """Largest difference of our pre-processed pictures to those of the checkpoint's processor, before normalising."""
+    deviation = max(pipeline.config["image"].get("image_std") or [1.0])
+    worst = 0.0
+    for example in examples:
+        pixels = example.pixels()
+        want = processor.image_processor(pixels, return_tensors="np")
+        feeds = pipeline.prepare(Request((pixels,), example.text)).feeds
+        shared = [name for name in want if name in feeds]
+        worst = max(worst, *(float(np.abs(want[name] - feeds[name]).max()) * deviation for name in shared))
+    return worst
+
+
+def judge(plan: Plan, agreement: Sequence[Agreement], answers: Answers) -> None:
+    """Fail the export that lost more than the recipe accepts.
+
+    Raises:
+        QualityError: naming the component, the number, the bound and the worst sample.
+    """
+    accept = plan.accept
+    for seen in agreement:
+        if not seen.cosine >= accept.cosine:
+            raise QualityError(
+                f"`{seen.component}` in {seen.precision} has a cosine of {seen.cosine:.5f} to torch, "
+                f"the recipe accepts {accept.cosine:g}; worst on {seen.worst}",
+                hint=f"give `{seen.component}` a finer precision in a recipe, or more calibration samples",
+            )
+        if accept.max_abs is not None and not seen.max_abs <= accept.max_abs:
+            raise QualityError(
+                f"`{seen.component}` in {seen.precision} differs from torch by {seen.max_abs:.3g}, "
+                f"the recipe accepts {accept.max_abs:g}; worst on {seen.worst}"
+            )
+    if answers.share < accept.answers:
+        raise QualityError(
+            f"{answers.equal} of {answers.total} answers are those of torch, the recipe accepts a share of "
+            f"{accept.answers:g}; {answers.worst}",
+            hint="choose a finer precision for a component, or lower `accept.answers` in a recipe if this is good enough",
+        )
+
+
+def _answer(engine: Engine, prompt: Prompt) -> None:
+    engine.begin(engine.encode(prompt.feeds))
+    limit = min(LIMIT, prompt.capacity - len(prompt.tokens))
+    for _ in decode(engine.step, prompt.tokens, pick=greedy, stop=prompt.stop, limit=limit):
+        pass
+
+
+def _cosine(want: np.ndarray, got: np.ndarray) -> float:
+    a, b = want.ravel().astype(np.float64), got.ravel().astype(np.float64)
+    if not np.isfinite(b).all():
+        return -1.0
+    norms = np.linalg.norm(a) * np.linalg.norm(b)
+    return float(a @ b / norms) if norms else float(np.array_equal(a, b))

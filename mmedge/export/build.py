@@ -1,0 +1,245 @@
+"""Recipe to bundle, one stage after the other; each takes a value and returns a value."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec.structs
+import onnx_ir
+
+from mmedge.core import find
+from mmedge.core.bundle import Bundle, Graph
+from mmedge.core.family import Request
+from mmedge.core.plan import Plan, make_plan
+from mmedge.core.ports import Tensors
+from mmedge.core.recipe import Calibration, Recipe, load_recipe
+from mmedge.core.report import Agreement, Answers, Report
+from mmedge.core.samples import Sample, read_samples
+from mmedge.core.writing import Draft, check_space, new_bundle
+from mmedge.export.agree import compare_answers, compare_graphs, compare_preprocessing, judge
+from mmedge.export.calibrate import Recorder
+from mmedge.export.examples import Example, make_examples
+from mmedge.export.load import Checkpoint, find_checkpoint, load_model, read_checkpoint
+from mmedge.export.pack import make_manifest, pack_assets, pack_golden
+from mmedge.export.quantize import quantize
+from mmedge.export.stages import Stages, Watcher
+from mmedge.export.tidy import tidy, write
+from mmedge.export.trace import trace
+from mmedge.media.image import decode_picture, read_picture
+from mmedge.media.text import Tokenizer
+from mmedge.runtime.pipeline import Engine, Pipeline
+
+REFERENCE = "onnxruntime"
+"""The backend that graphs are judged on while exporting, whatever the target runs them with."""
+
+EXAMPLES = 8
+"""Requests an export is judged by."""
+
+
+class Source(NamedTuple):
+    """The model to export, loaded."""
+
+    checkpoint: Checkpoint
+    model: Any
+    vocabulary: bytes
+    """tokenizer.json"""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return Tokenizer(self.vocabulary, clean_up_spaces=self.checkpoint.config["text"]["clean_up_tokenization_spaces"])
+
+
+class Judgement(NamedTuple):
+    """How far the bundle is from torch."""
+
+    agreement: tuple[Agreement, ...]
+    answers: Answers
+    preprocess_max_abs: float
+
+
+def export(
+    model: str,
+    *,
+    output: Path | str,
+    target: str | None = None,
+    precision: str | None = None,
+    recipe: Path | str | None = None,
+    calibration: Path | str | None = None,
+    force: bool = False,
+    allow_nonfinite: bool = False,
+    watcher: Watcher | None = None,
+) -> Report:
+    """Export ``model`` (a folder, a Hub name or ``builtin:NAME``) to the bundle ``output``.
+
+    Without ``recipe``, the one that ships for this model is taken if there is one; the other arguments replace single
+    fields of it.
+
+    Raises:
+        MmedgeError: its children say what is wrong; nothing is left behind.
+    """
+    stages = Stages(watcher)
+    request, beside = choose_recipe(model, recipe, target=target, precision=precision, calibration=calibration)
+    with stages.stage("plan") as note:
+        folder = find_checkpoint(request.model, request.revision)
+        checkpoint = read_checkpoint(folder)
+        plan = make_plan(request, find.target(request.target), checkpoint.family, checkpoint.config)
+        samples = read_samples(request.calibration.files, beside) if request.calibration else ()
+        note(", ".join(f"{name} {choice.precision}" for name, choice in plan.choices.items()))
+    with new_bundle(Path(output), force=force, source=folder) as draft:
+        check_space(Path(output), 3 * checkpoint.weights_bytes)
+        work = draft.folder / "work"
+        work.mkdir()
+        source = _load(stages, checkpoint, allow_nonfinite)
+        traced = [_trace(stages, plan, source, index, work) for index in range(len(plan.components))]
+        feeds = _calibrate(stages, plan, source, traced, samples, work) if plan.needs_calibration else {}
+        graphs, warnings = _quantize(stages, plan, traced, feeds, work, draft.folder)
+        examples = make_examples(samples, plan.family.tasks(plan.config), work, EXAMPLES)
+        judgement = _judge(stages, plan, source, graphs, examples, draft.folder)
+        bundle = _pack(stages, plan, source, graphs, examples, judgement, warnings, draft)
+    return Report(str(bundle.path), tuple(stages.done), judgement.agreement, judgement.answers, tuple(warnings))
+
+
+def choose_recipe(
+    model: str,
+    recipe: Path | str | None = None,
+    *,
+    target: str | None = None,
+    precision: str | None = None,
+    calibration: Path | str | None = None,
+) -> tuple[Recipe, Path | None]:
+    """The recipe with the given fields replaced, and the folder its calibration files are looked up beside."""
+    path = Path(recipe) if recipe else _own_recipe(model)
+    request = load_recipe(path) if path else Recipe(name=model.rpartition("/")[2].rpartition(":")[2], model=model)
+    changes: dict[str, Any] = {"model": model}
+    if target:
+        changes["target"] = target
+    if precision:
+        changes |= {"precision": precision, "component": ()}
+    if calibration:
+        changes["calibration"] = Calibration(files=str(Path(calibration).resolve()))
+    if precision and precision != request.precision:
+        changes["accept"] = None
+    return msgspec.structs.replace(request, **changes), path.parent if path else None
+
+
+def _own_recipe(model: str) -> Path | None:
+    """The recipe that ships for this very model."""
+    paths = sorted(find.data("recipes").glob("*.toml"))
+    return next((path for path in paths if load_recipe(path).model == model), None)
+
+
+def _load(stages: Stages, checkpoint: Checkpoint, allow_nonfinite: bool) -> Source:
+    with stages.stage("load"):
+        model = load_model(checkpoint, allow_nonfinite=allow_nonfinite)
+        own = checkpoint.folder / "tokenizer.json"
+        # Older checkpoints have their vocabulary in other files.
+        vocabulary = own.read_bytes() if own.exists() else checkpoint.processor.tokenizer.backend_tokenizer.to_str().encode()
+        return Source(checkpoint, model, vocabulary)
+
+
+def _trace(stages: Stages, plan: Plan, source: Source, index: int, work: Path) -> Graph:
+    component = plan.components[index]
+    path = work / f"{component.name}.onnx"
+    with stages.stage(f"trace {component.name}") as note:
+        program = tidy(trace(component, source.model, plan.target.opset))
+        note(f"{_nodes(program)} nodes")
+        write(program, path)
+    file = f"graphs/{component.name}.onnx"
+    return Graph(component.name, file, component.inputs, component.outputs, "float32", component.cache)
+
+
+def _calibrate(
+    stages: Stages, plan: Plan, source: Source, traced: Sequence[Graph], samples: Sequence[Sample], work: Path
+) -> dict[str, list[Tensors]]:
+    """What the quantized components are really fed, by running the float graphs on the calibration samples."""
+    raise NotImplementedError
+
+
+def _quantize(
+    stages: Stages,
+    plan: Plan,
+    traced: Sequence[Graph],
+    feeds: dict[str, list[Tensors]],
+    work: Path,
+    folder: Path,
+) -> tuple[list[Graph], list[str]]:
+    graphs, warnings = [], []
+    (folder / "graphs").mkdir()
+    for graph in traced:
+        choice = plan.choices[graph.component]
+        source = work / Path(graph.file).name
+        if choice.precision == "float32":
+            for path in (source, source.with_name(f"{source.name}.data")):
+                shutil.copyfile(path, folder / "graphs" / path.name)
+            graphs.append(graph)
+            continue
+        with stages.stage(f"quantize {graph.component}") as note:
+            made = quantize(
+                graph,
+                source,
+                folder / graph.file,
+                precision=choice.precision,
+                keep=choice.keep,
+                feeds=feeds.get(graph.component, []),
+                method=plan.recipe.calibration.method if plan.recipe.calibration else "minmax",
+                target=plan.target,
+            )
+            note(choice.precision)
+        graphs.append(made.graph)
+        warnings += made.warnings
+    return graphs, warnings
+
+
+def _judge(
+    stages: Stages, plan: Plan, source: Source, graphs: Sequence[Graph], examples: Sequence[Example], folder: Path
+) -> Judgement:
+    with stages.stage("agree") as note, _pipeline(plan, source, graphs, folder / "graphs") as pipeline:
+        difference = compare_preprocessing(pipeline, source.checkpoint.processor, examples)
+        agreement = compare_graphs(plan, source.model, pipeline, examples)
+        answers = compare_answers(plan, source.model, source.checkpoint.processor, pipeline, examples)
+        judge(plan, agreement, answers)
+        note(f"{answers.equal} of {answers.total} answers equal torch")
+    return Judgement(agreement, answers, difference)
+
+
+def _pack(
+    stages: Stages,
+    plan: Plan,
+    source: Source,
+    graphs: Sequence[Graph],
+    examples: Sequence[Example],
+    judgement: Judgement,
+    warnings: Sequence[str],
+    draft: Draft,
+) -> Bundle:
+    with stages.stage("pack"):
+        with _pipeline(plan, source, graphs, draft.folder / "graphs") as pipeline:
+            golden = pack_golden(pipeline, examples, draft.folder)
+        assets = pack_assets(source.vocabulary, draft.folder)
+        manifest = make_manifest(
+            plan,
+            graphs,
+            assets=assets,
+            golden=golden,
+            agreement=judgement.agreement,
+            answers=judgement.answers,
+            preprocess_max_abs=judgement.preprocess_max_abs,
+            warnings=warnings,
+        )
+        shutil.rmtree(draft.folder / "work")
+        return draft.finish(manifest)
+
+
+def _pipeline(plan: Plan, source: Source, graphs: Sequence[Graph], folder: Path) -> Pipeline:
+    """The graphs that lie in ``folder``, opened on the reference backend."""
+    backend = find.backend(REFERENCE)
+    sessions = {graph.component: backend.open(graph, folder / Path(graph.file).name) for graph in graphs}
+    engine = Engine(graphs, sessions)
+    return Pipeline(plan.family, plan.config, source.tokenizer, engine, plan.family.tasks(plan.config))
+
+
+def _nodes(program: onnx_ir.Model) -> int:
+    return sum(1 for _ in program.graph)

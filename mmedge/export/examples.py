@@ -1,0 +1,71 @@
+"""Requests an export is judged by: some of the user's own samples, and pictures that no model was traced with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mmedge.core.samples import Sample
+from mmedge.media.image import decode_picture, read_picture
+
+LONGEST_SIDE = 512
+"""Pixels; recorded pictures travel in the bundle, so they are kept small."""
+
+SIZES = ((97, 61), (61, 97), (256, 256), (320, 40), (24, 24), (333, 500))
+"""Width and height of the made pictures: odd, long, smaller and larger than models read."""
+
+QUESTION = "what is in the picture?"
+
+
+@dataclass(frozen=True)
+class Example:
+    """One request: a picture as a PNG file of its own, and the text that goes with it."""
+
+    name: str
+    task: str
+    picture: Path
+    text: str | None
+
+    def pixels(self) -> np.ndarray:
+        """uint8 ``[height, width, 3]``."""
+        return decode_picture(read_picture(self.picture), self.name).pixels
+
+
+def make_examples(samples: Sequence[Sample], tasks: Sequence[str], folder: Path, count: int) -> tuple[Example, ...]:
+    """``count`` examples as PNG files in ``folder``, spread over ``samples``, tasks in turn; where there are fewer
+    samples, pictures drawn from a seed fill up."""
+    step = max(1, len(samples) // count)
+    chosen: list[Sample | None] = [*samples[::step][:count]]
+    chosen += [None] * (count - len(chosen))
+    return tuple(_example(index, sample, tasks, folder) for index, sample in enumerate(chosen))
+
+
+def _example(index: int, sample: Sample | None, tasks: Sequence[str], folder: Path) -> Example:
+    task = tasks[index % len(tasks)]
+    picture = folder / f"{index}.png"
+    image = _small(sample) if sample else _drawn(index)
+    image.save(picture)
+    question = (sample.question if sample else None) or QUESTION
+    return Example(str(sample.image) if sample else f"drawn {index}", task, picture, question if task == "ask" else None)
+
+
+def _small(sample: Sample) -> Image.Image:
+    image = Image.fromarray(decode_picture(read_picture(sample.image), sample.id).pixels)
+    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    return image
+
+
+def _drawn(seed: int) -> Image.Image:
+    """Smooth colour with a few hard edges and some noise."""
+    width, height = SIZES[seed % len(SIZES)]
+    generator = np.random.default_rng(seed)
+    rows, columns = np.mgrid[0:1:height * 1j, 0:1:width * 1j]
+    waves = [np.sin(2 * np.pi * (a * rows + b * columns) + c) for a, b, c in generator.uniform(0, 2, (3, 3))]
+    pixels = 127 + 90 * np.stack(waves, axis=-1) + generator.normal(0, 8, (height, width, 3))
+    top, left = generator.integers(0, height // 2), generator.integers(0, width // 2)
+    pixels[top : top + height // 3, left : left + width // 3] = generator.integers(0, 256, 3)
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))

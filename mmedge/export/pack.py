@@ -1,0 +1,80 @@
+"""Graphs, the checkpoint's assets and golden samples into the bundle's folder, and the manifest that lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from mmedge import __version__
+from mmedge.core.bundle import SCHEMA, Golden, Graph, Manifest
+from mmedge.core.family import Request
+from mmedge.core.plan import Plan
+from mmedge.core.report import Agreement, Answers
+from mmedge.export.examples import Example
+from mmedge.runtime.golden import record, to_bytes
+from mmedge.runtime.pipeline import Pipeline
+
+TOOLS = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "numpy", "pillow", "tokenizers")
+
+GOLDEN = 4
+"""Samples that travel in the bundle."""
+
+
+def pack_assets(vocabulary: bytes, folder: Path) -> dict[str, str]:
+    """The tokenizer, as the device reads it."""
+    target = folder / "assets" / "tokenizer.json"
+    target.parent.mkdir()
+    target.write_bytes(vocabulary)
+    return {"tokenizer": "assets/tokenizer.json"}
+
+
+def pack_golden(pipeline: Pipeline, examples: Sequence[Example], folder: Path) -> tuple[Golden, ...]:
+    """Answer the first examples and keep inputs, outputs and tokens beside the picture."""
+    return tuple(_pack_one(pipeline, example, index, folder) for index, example in enumerate(examples[:GOLDEN]))
+
+
+def _pack_one(pipeline: Pipeline, example: Example, index: int, folder: Path) -> Golden:
+    place = folder / "golden" / str(index)
+    place.mkdir(parents=True)
+    prompt = pipeline.prepare(Request((example.pixels(),), example.text))
+    seen = record(pipeline.engine, prompt)
+    (place / "picture.png").write_bytes(example.picture.read_bytes())
+    (place / "inputs.npz").write_bytes(to_bytes({**prompt.feeds, "tokens": prompt.tokens}))
+    (place / "outputs.npz").write_bytes(to_bytes(seen.outputs))
+    text = pipeline.tokenizer.decode(list(seen.tokens))
+    return Golden(f"golden/{index}", example.task, example.text, seen.tokens, text)
+
+
+def make_manifest(
+    plan: Plan,
+    graphs: Sequence[Graph],
+    *,
+    assets: dict[str, str],
+    golden: tuple[Golden, ...],
+    agreement: tuple[Agreement, ...],
+    answers: Answers,
+    preprocess_max_abs: float,
+    warnings: Sequence[str],
+) -> Manifest:
+    """All of the manifest but the list of files, which the writer adds."""
+    return Manifest(
+        schema=SCHEMA,
+        name=plan.recipe.name,
+        title=plan.recipe.title,
+        model=plan.recipe.model,
+        family=plan.family.name,
+        tasks=plan.family.tasks(plan.config),
+        target=plan.target,
+        graphs=tuple(graphs),
+        config=dict(plan.config),
+        assets=assets,
+        golden=golden,
+        accept=plan.accept,
+        agreement=agreement,
+        answers=answers,
+        preprocess_max_abs=preprocess_max_abs,
+        made_with={"mmedge": __version__, **{tool: version(tool) for tool in TOOLS}},
+        files={},
+        warnings=tuple(warnings),
+    )
