@@ -6,11 +6,11 @@ import hashlib
 import io
 import os
 import shutil
-import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,10 @@ def small_model(data: str, seed: int) -> tuple[onnx.ModelProto, bytes]:
         offset += array.nbytes
         tensors.append(tensor)
     graph = helper.make_graph(
-        [helper.make_node("Gemm", ["picture", "weight", "bias"], ["sum"]), helper.make_node("Relu", ["sum"], ["answer"])],
+        [
+            helper.make_node("Gemm", ["picture", "weight", "bias"], ["sum"]),
+            helper.make_node("Relu", ["sum"], ["answer"]),
+        ],
         "small",
         [helper.make_tensor_value_info("picture", TensorProto.FLOAT, [1, SIZE])],
         [helper.make_tensor_value_info("answer", TensorProto.FLOAT, [1, SIZE])],
@@ -108,12 +111,22 @@ MANIFEST_WITHOUT_FILES = Manifest(
 )
 
 
+def promise_of(content: bytes) -> File:
+    return File(len(content), hashlib.sha256(content).hexdigest())
+
+
 @dataclass(frozen=True)
 class Workshop:
     """Builds bundles by the real writer, and spoils them in ways that the writer would not."""
 
     files: dict[str, bytes]
     manifest: Manifest
+
+    @property
+    def listed(self) -> Manifest:
+        """The manifest as the writer completes it."""
+        files = {name: promise_of(content) for name, content in sorted(self.files.items())}
+        return msgspec.structs.replace(self.manifest, files=files)
 
     def write(self, path: Path, *, title: str = "Two small graphs", **options: Any) -> Bundle:
         with new_bundle(path, **options) as draft:
@@ -133,7 +146,9 @@ class Workshop:
     def list_again(self, folder: Path) -> None:
         """A manifest that promises exactly the files that are there now."""
         files = {
-            path.relative_to(folder).as_posix(): File(path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())
+            path.relative_to(folder).as_posix(): File(
+                path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest()
+            )
             for path in folder.rglob("*")
             if path.is_file() and path.name not in (MANIFEST, SEAL)
         }
@@ -166,7 +181,9 @@ def manifest_values(pristine: Path) -> dict[str, Any]:
 def start_child(task: Callable[[], object]) -> int:
     """Run ``task`` in a forked process that ends as the command line would: with the exit code of its error."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # Python warns of forks beside threads; this one only writes
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # Python warns of forks beside threads; this one only writes
         if pid := os.fork():
             return pid
     code = 1
@@ -207,7 +224,9 @@ def in_child() -> Callable[[Callable[[], object]], int]:
     return lambda task: end_of(start_child(task))
 
 
-STEPS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "os.scandir", "os.truncate", "fcntl.flock"}
+STEPS = {"open", "fcntl.flock"} | {
+    f"os.{step}" for step in ("mkdir", "rename", "remove", "rmdir", "chmod", "scandir", "truncate")
+}
 
 
 @pytest.fixture(scope="session")
@@ -225,5 +244,27 @@ def signal_at_step() -> Callable[[int, int], None]:
 
         sys.addaudithook(hook)
 
-    assert signal.SIGKILL
     return arm
+
+
+@pytest.fixture(scope="session")
+def record_opens() -> Callable[[], AbstractContextManager[list[str]]]:
+    """Collect every path that Python opens inside the ``with`` block."""
+    paths: list[str] | None = None
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and paths is not None and not isinstance(arguments[0], int):  # a file that is open already
+            paths.append(os.fsdecode(arguments[0]))
+
+    sys.addaudithook(hook)  # cannot be taken out again
+
+    @contextmanager
+    def record() -> Iterator[list[str]]:
+        nonlocal paths
+        paths = []
+        try:
+            yield paths
+        finally:
+            paths = None
+
+    return record
