@@ -9,7 +9,6 @@ import platform
 import select
 import signal
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Sequence
@@ -102,7 +101,6 @@ def _app() -> App:
         help="Multimodal models on edge devices: export them with torch, run them without.",
         help_epilogue=f"Every command takes --debug, which shows where an error comes from.\n\nExit codes:\n{codes}",
         help_format="plaintext",
-        help_formatter="plain",
         version=__version__,
         default_parameter=Parameter(negative=()),
         result_action="return_value",
@@ -170,6 +168,8 @@ def _bug(error: BaseException, arguments: Sequence[str]) -> MmedgeError:
 
 
 def _write_report(error: BaseException, arguments: Sequence[str]) -> str:
+    import tempfile
+
     about = (f"mmedge {__version__}", f"Python {platform.python_version()}", platform.platform(), repr([*arguments]))
     with tempfile.NamedTemporaryFile(
         "w", prefix="mmedge-report-", suffix=".txt", encoding="utf-8", errors="backslashreplace", delete=False

@@ -41,10 +41,10 @@ def raising(error: BaseException):
 
 def test_help_lists_every_command_with_what_it_does(capsys):
     assert cli.run(["--help"]) == 0
-    shown = capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
     for name in cli.COMMANDS:
         summary = getattr(import_module(f"mmedge.commands.{name}"), name).__doc__.splitlines()[0]
-        assert f"{name}: {summary}" in shown
+        assert f" {name} {summary} " in shown
 
 
 def test_help_lists_the_exit_code_of_every_error(capsys):

@@ -1,0 +1,60 @@
+"""Size on disk of a device-side install (the wheel without extras, plus onnxruntime), by package.
+
+Writes benchmarks/results/install_size.json:  python benchmarks/install_size.py
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import Distribution, distributions
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULT = ROOT / "benchmarks" / "results" / "install_size.json"
+CONSTRAINTS = ROOT / ".ci" / "constraints.txt"
+
+
+def pip(*arguments: str | Path) -> None:
+    subprocess.run([sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments], check=True)
+
+
+def install(folder: Path) -> None:
+    """The wheel with the extra `onnxruntime`, and all that they need, into an empty folder."""
+    pip("wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT)
+    wheel = next(folder.glob("mmedge-*.whl"))
+    pip("install", "--quiet", "-c", CONSTRAINTS, "--target", folder / "site", f"{wheel}[onnxruntime]")
+
+
+def size_mb(distribution: Distribution) -> float:
+    """What its files take, compiled ones included, in units of 10^6 bytes."""
+    files = {Path(str(distribution.locate_file(file))) for file in distribution.files or ()}
+    compiled = {path.parent / "__pycache__" / f"{path.stem}.{sys.implementation.cache_tag}.pyc" for path in files}
+    return sum(path.stat().st_size for path in files | compiled if path.is_file()) / 1e6
+
+
+def main() -> None:
+    """Install, measure, print and write."""
+    with tempfile.TemporaryDirectory() as folder:
+        install(Path(folder))
+        site = Path(folder) / "site"
+        found = [(each.name, each.version, size_mb(each)) for each in distributions(path=[str(site)])]
+        whole = sum(path.stat().st_size for path in site.rglob("*") if path.is_file()) / 1e6
+    found.sort(key=lambda row: -row[2])
+    packages = [{"name": name, "version": version, "mb": round(mb, 2)} for name, version, mb in found]
+    result = {
+        "what": "pip install mmedge[onnxruntime] into an empty folder, compiled files included; 1 MB is 10^6 bytes",
+        "machine": f"{platform.machine()}, {platform.system()}, Python {platform.python_version()}",
+        "total_mb": round(whole, 1),
+        "packages": packages,
+    }
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
