@@ -23,6 +23,7 @@ def sample(number: int, seed: int) -> dict[str, str]:
 
 
 def main() -> None:
+    """Write the pictures and `calibration.jsonl` beside this file."""
     lines = [json.dumps(sample(number, seed)) for number, seed in enumerate(SEEDS)]
     (FOLDER / "calibration.jsonl").write_text("\n".join(lines) + "\n")
 

@@ -122,7 +122,7 @@ def test_no_question_has_two_answers():
 def test_what_is_not_there_shares_its_colour_or_shape_with_what_is():
     for seed in SEEDS:
         present = {(thing.colour, thing.shape) for thing in shapes(seed).things}
-        colours, kinds = zip(*present)
+        colours, kinds = zip(*present, strict=True)
         for question, answer in draw.questions(shapes(seed)):
             if draw.question_kind(question) == "presence":
                 colour, shape = question.rstrip("?").split()[-2:]

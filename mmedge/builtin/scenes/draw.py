@@ -102,6 +102,8 @@ class Scene:
 
 
 class Drawing(NamedTuple):
+    """A picture with its caption and its (question, answer) pairs."""
+
     image: Image.Image
     caption: str
     questions: list[tuple[str, str]]
@@ -258,6 +260,7 @@ def question_kind(question: str) -> str:
 
 
 def with_article(words: str) -> str:
+    """``an orange star``, ``a red star``."""
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
 
 
@@ -319,7 +322,7 @@ def pixels(scene: Scene, masks: Sequence[np.ndarray]) -> np.ndarray:
     """The picture [height, width, 3] of 0..255, from the masks of its things."""
     chance = np.random.default_rng(scene.seed)
     canvas = _backdrop(chance)
-    for thing, cover in zip(scene.things, masks):
+    for thing, cover in zip(scene.things, masks, strict=True):
         canvas += (np.array(thing.tint, np.float32) - canvas) * cover[..., None]
     canvas += chance.standard_normal(canvas.shape, np.float32) * np.float32(chance.uniform(1, 6))
     return canvas.clip(0, 255).astype(np.uint8)
@@ -365,7 +368,8 @@ def _backdrop(chance: np.random.Generator) -> np.ndarray:
     """Two muted colours in a random pattern, [height, width, 3]."""
     colours = chance.uniform(30, 120, (2, 1)) + chance.uniform(-14, 14, (2, 3))
     blend = _PATTERNS[chance.integers(len(_PATTERNS))](chance)[..., None]
-    return (colours[0] * (1 - blend) + colours[1] * blend).astype(np.float32)
+    pattern: np.ndarray = colours[0] * (1 - blend) + colours[1] * blend
+    return pattern.astype(np.float32)
 
 
 def _ramp(chance: np.random.Generator) -> np.ndarray:
