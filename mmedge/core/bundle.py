@@ -28,6 +28,8 @@ from mmedge.errors import BundleError, UsageError
 
 __all__ = ["MANIFEST", "SCHEMA", "SEAL", "Bundle", "File", "Golden", "Graph", "Manifest", "open_bundle"]
 
+FILE_MODE, FOLDER_MODE = 0o644, 0o755
+"""Everybody may read a bundle, whoever exported it with whatever umask."""
 _THREADS = 4  # more of them wait for the disk
 
 
@@ -140,6 +142,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         with (folder / name).open("xb") as file:
             file.write(content)
             file.flush()
+            os.fchmod(file.fileno(), FILE_MODE)
             os.fsync(file.fileno())
 
 

@@ -47,6 +47,7 @@ def _take(path: Path, what: Path) -> int:
             if _try_flock(descriptor):
                 if not _is_at(descriptor, path):
                     continue
+                stack.callback(path.unlink, missing_ok=True)
                 _sign(descriptor)
                 stack.pop_all()
                 return descriptor

@@ -122,8 +122,15 @@ def parse_manifest(raw: bytes, where: str = MANIFEST) -> Manifest:
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
-    """The bytes of ``manifest.json``: the same for the same content."""
-    text = msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=2).decode()
+    """The bytes of ``manifest.json``: the same for the same content.
+
+    Raises:
+        BundleError: it contains half a surrogate pair, which a checkpoint or a file name can have.
+    """
+    try:
+        text = msgspec.json.format(msgspec.json.encode(manifest, order="deterministic"), indent=2).decode()
+    except UnicodeEncodeError as error:
+        raise BundleError(f"`{MANIFEST}` cannot be written: {error}") from error
     if not unicodedata.is_normalized("NFC", text):  # a label of the checkpoint must arrive as it is: write it escaped
         text = re.sub(r"[^\x00-\x7f]+", lambda found: json.dumps(found[0])[1:-1], text)
     return f"{text}\n".encode()

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import msgspec.structs
 
-from mmedge.core.bundle import Bundle, File, Manifest, open_bundle, write_manifest
+from mmedge.core.bundle import FILE_MODE, FOLDER_MODE, Bundle, File, Manifest, open_bundle, write_manifest
 from mmedge.core.files import open_regular, sha256_of
 from mmedge.core.lock import locked
 from mmedge.errors import MmedgeError, ResourceError, UsageError
@@ -86,8 +86,7 @@ def new_bundle(path: Path, *, force: bool = False, source: Path | None = None) -
                 raise
             raise _disk_error(error, target, _size(folder)) from error
         finally:
-            # What cannot be removed now (the disk may be the very problem) is removed by the next run.
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
 
 
 def check_space(path: Path, needed: int) -> None:
@@ -107,9 +106,12 @@ def check_space(path: Path, needed: int) -> None:
 def _target(path: Path, source: Path | None) -> Path:
     target = Path(os.path.abspath(path))
     parent = target.parent
+    if target == parent:
+        raise UsageError(f"cannot write `{path}`: it is the root of the disk")
     if not parent.is_dir():
-        what = "is not a folder" if parent.exists() else "does not exist"
-        raise UsageError(f"cannot write `{path}`: `{parent}` {what}", hint=f"mkdir -p {parent}")
+        if parent.exists():
+            raise UsageError(f"cannot write `{path}`: `{parent}` is not a folder")
+        raise UsageError(f"cannot write `{path}`: `{parent}` does not exist", hint=f"mkdir -p {parent}")
     if len(os.fsencode(target.name)) + _LONGEST_SUFFIX > (longest := os.pathconf(parent, "PC_NAME_MAX")):
         raise UsageError(f"cannot write `{path}`: its name has more than {longest - _LONGEST_SUFFIX} bytes")
     target = parent.resolve() / target.name
@@ -150,14 +152,14 @@ def _settle_files(folder: Path) -> dict[str, File]:
 
 def _settle(folder: Path, name: str) -> File:
     with open_regular(folder, name) as file:
-        os.fchmod(file.fileno(), 0o644)
+        os.fchmod(file.fileno(), FILE_MODE)
         os.fsync(file.fileno())
         return File(size=os.fstat(file.fileno()).st_size, sha256=sha256_of(file))
 
 
 def _settle_folders(folder: Path) -> None:
     for place, _, _ in os.walk(folder, topdown=False):
-        os.chmod(place, 0o755)
+        os.chmod(place, FOLDER_MODE)
         _sync_folder(Path(place))
 
 
@@ -202,7 +204,16 @@ def _clean(target: Path) -> None:
         if kind and kind[1] == "old" and not os.path.lexists(target):
             path.rename(target)  # killed in the middle of the three steps of `_exchange`
         elif kind:
-            shutil.rmtree(path, ignore_errors=True)  # somebody else's would be in nobody's way
+            _remove(path)
+
+
+def _remove(folder: Path) -> None:
+    """What cannot be removed now (the disk may be the very problem) is left to the next run."""
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+    except BaseException:  # an impatient Ctrl-C should not leave half of it
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _beside(target: Path, kind: str) -> Path:

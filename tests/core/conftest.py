@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import io
 import os
@@ -268,3 +269,56 @@ def record_opens() -> Callable[[], AbstractContextManager[list[str]]]:
             paths = None
 
     return record
+
+
+def tree_of(folder: Path) -> dict[str, bytes | str | None]:
+    """Everything below a folder: contents of files, targets of links, None for folders."""
+    paths = sorted(folder.rglob("*"))
+    return {
+        path.relative_to(folder).as_posix(): (
+            os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else None
+        )
+        for path in paths
+    }
+
+
+@pytest.fixture(scope="session")
+def tree() -> Callable[[Path], dict[str, bytes | str | None]]:
+    return tree_of
+
+
+NO_NAMESPACES = 77
+"""Exit code of a child that may not mount anything."""
+_CLONE_NEWNS, _CLONE_NEWUSER, _MS_RDONLY, _MS_REC, _MS_PRIVATE = 0x20000, 0x10000000, 1, 0x4000, 0x40000
+
+
+@pytest.fixture(scope="session")
+def mount_tmpfs() -> Callable[..., None]:
+    """For a child: an own file system at ``path``; the child ends with `NO_NAMESPACES` where that is forbidden."""
+    libc = ctypes.CDLL(None, use_errno=True)
+
+    def mount(path: Path, options: str, read_only: bool = False) -> None:
+        user, group = os.getuid(), os.getgid()
+        if libc.unshare(_CLONE_NEWNS | _CLONE_NEWUSER):
+            raise SystemExit(NO_NAMESPACES)
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"0 {user} 1")
+        Path("/proc/self/gid_map").write_text(f"0 {group} 1")
+        flags = _MS_RDONLY if read_only else 0
+        failed = libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None)
+        if failed or libc.mount(b"tmpfs", bytes(path), b"tmpfs", flags, options.encode()):
+            raise SystemExit(NO_NAMESPACES)
+
+    return mount
+
+
+@pytest.fixture(scope="session")
+def in_namespace(in_child: Callable[[Callable[[], object]], int]) -> Callable[[Callable[[], object]], int]:
+    """As `in_child` for a task that mounts; the test is skipped where mounting is forbidden."""
+
+    def run(task: Callable[[], object]) -> int:
+        if (code := in_child(task)) == NO_NAMESPACES:
+            pytest.skip("this machine allows no mount namespaces")
+        return code
+
+    return run
