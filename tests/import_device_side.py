@@ -17,6 +17,7 @@ REFUSED = {
     "onnxscript": "mmedge.export",
     "nncf": "mmedge.export",
     "safetensors": "mmedge.export",
+    "huggingface_hub": "mmedge.export",
     "jinja2": "mmedge.export",
     "onnxruntime": "a function of mmedge.backends",
     "openvino": "a function of mmedge.backends",
