@@ -1,0 +1,1 @@
+"""Files to arrays and back: pictures and text; numpy, Pillow and tokenizers, no engine."""
