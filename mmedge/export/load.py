@@ -97,6 +97,7 @@ def load_model(checkpoint: Checkpoint, *, allow_nonfinite: bool = False) -> Any:
     import transformers
     from safetensors import SafetensorError
 
+    transformers.utils.logging.disable_progress_bar()
     loader = getattr(transformers, checkpoint.architecture)
     _check_headers(checkpoint.folder)
     try:

@@ -62,7 +62,7 @@ def make_manifest(
         schema=SCHEMA,
         name=plan.recipe.name,
         title=plan.recipe.title,
-        model=plan.recipe.model,
+        model=_public_name(plan.recipe.model),
         family=plan.family.name,
         tasks=plan.family.tasks(plan.config),
         target=plan.target,
@@ -78,3 +78,8 @@ def make_manifest(
         files={},
         warnings=tuple(warnings),
     )
+
+
+def _public_name(model: str) -> str:
+    """A folder is known by its name: where it lies here is nobody's business, and the bundle does not depend on it."""
+    return Path(model).resolve().name if Path(model).is_dir() else model
