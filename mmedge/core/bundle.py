@@ -119,7 +119,7 @@ def open_bundle(path: Path) -> Bundle:
         UsageError: there is no such folder.
         BundleError: the manifest is missing, damaged or breaks a rule.
     """
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise UsageError(f"there is no bundle at `{path}`", hint="a bundle is the folder that `mmedge export` writes")
     with open_regular(path, MANIFEST) as file:
         raw = file.read(LARGEST_MANIFEST + 1)

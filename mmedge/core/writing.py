@@ -24,13 +24,13 @@ import msgspec.structs
 from mmedge.core.bundle import FILE_MODE, FOLDER_MODE, Bundle, File, Manifest, open_bundle, write_manifest
 from mmedge.core.files import open_regular, sha256_of
 from mmedge.core.lock import locked
-from mmedge.errors import MmedgeError, ResourceError, UsageError
+from mmedge.core.place import check_vacant, place_for
+from mmedge.errors import ResourceError
 
 _MIB = 1 << 20
 _SPARE = 1.2
 """Free disk asked for, as a multiple of what a bundle needs."""
 _DISK_ERRORS = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO, errno.EROFS}
-_LONGEST_SUFFIX = len(".tmp-4194304-01234567")
 _CURRENT_FOLDER, _RENAME_EXCHANGE = -100, 2  # AT_FDCWD and the flag of Linux's renameat2
 
 
@@ -52,7 +52,7 @@ class Draft:
         bundle = open_bundle(self.folder)
         bundle.verify()
         _settle_folders(self.folder)
-        _check_free(self.target, self.force)
+        check_vacant(self.target, self.force)
         _move(self.folder, self.target)
         return dataclasses.replace(bundle, path=self.target)
 
@@ -73,10 +73,10 @@ def new_bundle(path: Path, *, force: bool = False, source: Path | None = None) -
         BusyError: another process is writing the same bundle.
         ResourceError: the disk is full or refuses.
     """
-    target = _target(path, source)
+    target = place_for(path, source)
     with locked(target.with_name(f"{target.name}.lock"), target):
         _clean(target)
-        _check_free(target, force)
+        check_vacant(target, force)
         folder = _beside(target, "tmp")
         try:
             folder.mkdir()
@@ -101,47 +101,6 @@ def check_space(path: Path, needed: int) -> None:
             f"writing `{path}` needs {needed * _SPARE / _MIB:.1f} MiB, {free / _MIB:.1f} MiB are free there",
             hint="free some space, or choose another disk",
         )
-
-
-def _target(path: Path, source: Path | None) -> Path:
-    target = Path(os.path.abspath(path))
-    parent = target.parent
-    if target == parent:
-        raise UsageError(f"cannot write `{path}`: it is the root of the disk")
-    if not parent.is_dir():
-        if parent.exists():
-            raise UsageError(f"cannot write `{path}`: `{parent}` is not a folder")
-        raise UsageError(f"cannot write `{path}`: `{parent}` does not exist", hint=f"mkdir -p {parent}")
-    if len(os.fsencode(target.name)) + _LONGEST_SUFFIX > (longest := os.pathconf(parent, "PC_NAME_MAX")):
-        raise UsageError(f"cannot write `{path}`: its name has more than {longest - _LONGEST_SUFFIX} bytes")
-    target = parent.resolve() / target.name
-    if source and (target in (inside := source.resolve(), *inside.parents) or inside in target.parents):
-        raise UsageError(
-            f"cannot write `{path}`: it would overwrite the checkpoint `{source}`", hint="choose a path outside of it"
-        )
-    return target
-
-
-def _check_free(target: Path, force: bool) -> None:
-    if not os.path.lexists(target):
-        return
-    if target.is_symlink() or not target.is_dir():
-        raise UsageError(f"cannot write `{target}`: it is a file or a link")
-    if not force:
-        raise UsageError(f"`{target}` exists already", hint="replace it with --force")
-    if any(target.iterdir()):
-        _check_is_bundle(target)
-
-
-def _check_is_bundle(target: Path) -> None:
-    """``--force`` with a wrong path must not cost somebody's home folder."""
-    try:
-        open_bundle(target)
-    except MmedgeError as error:
-        raise UsageError(
-            f"`{target}` is not replaced, because it does not look like a bundle: {error.message}",
-            hint="remove it yourself if it may go",
-        ) from error
 
 
 def _settle_files(folder: Path) -> dict[str, File]:
@@ -174,11 +133,17 @@ def _sync_folder(folder: Path) -> None:
 def _move(folder: Path, target: Path) -> None:
     """Put ``folder`` where ``target`` is to be; a bundle that was there is in ``folder`` afterwards."""
     existed = os.path.lexists(target)
-    _exchange(folder, target) if existed else os.rename(folder, target)
+    if existed:
+        _exchange(folder, target)
+    else:
+        os.rename(folder, target)
     try:
         _sync_folder(target.parent)
     except OSError:  # nobody knows what the disk will remember: back to what it knew
-        _exchange(folder, target) if existed else os.rename(target, folder)
+        if existed:
+            _exchange(folder, target)
+        else:
+            os.rename(target, folder)
         raise
 
 
@@ -241,4 +206,4 @@ def _size(folder: Path) -> int:
 def _free(path: Path) -> int:
     """Bytes that may still be written to the disk that ``path`` is on, or will be."""
     path = path.absolute()
-    return shutil.disk_usage(next(place for place in (path, *path.parents) if place.exists())).free
+    return shutil.disk_usage(next(place for place in (path, *path.parents) if os.path.exists(place))).free

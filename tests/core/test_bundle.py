@@ -1,6 +1,7 @@
 """Every damage to a file of a bundle is found, and named."""
 
 import hashlib
+import os
 
 import msgspec
 import pytest
@@ -39,6 +40,14 @@ def test_damage_to_any_file_is_found_and_the_file_is_named(damage, spoiled, work
                 use()
         (spoiled / name).write_bytes(content)
     bundle.verify()
+
+
+def test_a_file_of_another_size_is_not_even_read(spoiled):
+    os.truncate(spoiled / "graphs/encoder.bin", 1 << 40)  # takes no room on the disk, but would take an hour to read
+    bundle = open_bundle(spoiled)
+    for use in (bundle.verify, lambda: bundle.read("graphs/encoder.bin"), lambda: bundle.file("graphs/encoder.bin")):
+        with pytest.raises(BundleError, match="is 1099511627776 bytes, the manifest says 4224"):
+            use()
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -94,7 +103,7 @@ def test_a_folder_or_link_that_is_not_listed_is_refused(spoiled):
 
 def test_no_bundle_at_all_is_a_mistake_in_the_command(tmp_path):
     (tmp_path / "file").write_bytes(b"")
-    for path in (tmp_path / "nothing", tmp_path / "file"):
+    for path in (tmp_path / "nothing", tmp_path / "file", tmp_path / ("x" * 300), tmp_path / "a\0b"):
         with pytest.raises(UsageError, match="no bundle at"):
             open_bundle(path)
 

@@ -42,6 +42,31 @@ def test_everybody_may_read_a_bundle_whatever_the_umask(tmp_path, workshop, in_c
         assert stat.S_IMODE((tmp_path / f"{umask}").stat().st_mode) == 0o755
 
 
+def test_everything_is_on_the_disk_before_it_is_put_in_place(tmp_path, workshop, monkeypatch):
+    real, events = {name: getattr(os, name) for name in ("fsync", "rename")}, []
+
+    def fsync(descriptor):
+        real["fsync"](descriptor)
+        events.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+
+    def rename(old, new):
+        events.append("rename")
+        real["rename"](old, new)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "rename", rename)
+    with new_bundle(tmp_path / "out") as draft:
+        workshop.put_files(draft.folder)
+        draft.finish(workshop.manifest)
+        before, after = events[: events.index("rename")], events[events.index("rename") + 1 :]
+    synced = [os.path.relpath(path, draft.folder) for path in before]
+    folders = ["assets", "golden/0", "golden", "graphs", "."]
+    assert sorted(synced[:10]) == sorted(workshop.files)
+    assert synced[10:12] == [MANIFEST, "manifest.sha256"]
+    assert sorted(synced[12:]) == sorted(folders) and synced[-1] == "."
+    assert after == [str(tmp_path)]
+
+
 def test_a_draft_that_is_not_finished_leaves_nothing(tmp_path, workshop):
     with new_bundle(tmp_path / "out") as draft:
         workshop.put_files(draft.folder)
@@ -266,6 +291,7 @@ REFUSALS = {
     },
     "source inside the target": lambda folder: {"path": folder, "source": folder / "checkpoint"},
     "name too long": lambda folder: {"path": folder / ("x" * 240)},
+    "name of the parent too long": lambda folder: {"path": folder / ("x" * 300) / "out"},
 }
 
 
@@ -369,5 +395,5 @@ def test_a_full_disk_is_recognised_through_a_library_that_hides_it(tmp_path, in_
 
 def test_writing_needs_neither_onnx_nor_an_engine():
     assert "mmedge.core.writing" in sys.modules
-    for name in ("writing", "bundle", "onnx_file", "files", "lock", "manifest"):
+    for name in ("writing", "place", "bundle", "onnx_file", "files", "lock", "manifest"):
         assert "import onnx" not in Path(writing.__file__).with_name(f"{name}.py").read_text()
