@@ -15,7 +15,6 @@ from mmedge.errors import InputError, UsageError
 if TYPE_CHECKING:
     from mmedge.runtime.pipeline import Answer, Pipeline
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
 STDIN = "-"
 
 
@@ -109,11 +108,13 @@ def _check_task(pipeline: Pipeline, task: str) -> None:
 
 def _expand(pictures: Sequence[str]) -> Iterator[str]:
     """Folders become the pictures inside them, in order of their names."""
+    from mmedge.core.samples import PICTURES
+
     for name in pictures:
         if name != STDIN and Path(name).is_dir():
-            inside = sorted(str(path) for path in Path(name).rglob("*") if path.suffix.lower() in SUFFIXES)
+            inside = sorted(str(path) for path in Path(name).rglob("*") if path.suffix.lower() in PICTURES)
             if not inside:
-                raise InputError(f"the folder `{name}` has no pictures", hint=f"looked for {', '.join(SUFFIXES)}")
+                raise InputError(f"the folder `{name}` has no pictures", hint=f"looked for {', '.join(PICTURES)}")
             yield from inside
         else:
             yield name

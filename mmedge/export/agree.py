@@ -117,7 +117,8 @@ def compare_graphs(plan: Plan, model: Any, pipeline: Pipeline, examples: Sequenc
     for example in examples:
         for session in compared.values():
             session.example = example.name
-        _answer(engine, pipeline.prepare(Request((example.pixels(),), example.text)))
+        prompt = pipeline.prepare(Request((example.pixels(),), example.text))
+        answer_greedily(engine, prompt, engine.encode(prompt.feeds))
     return tuple(session.score.result() for session in compared.values())
 
 
@@ -176,8 +177,9 @@ def judge(plan: Plan, agreement: Sequence[Agreement], answers: Answers) -> None:
         )
 
 
-def _answer(engine: Engine, prompt: Prompt) -> None:
-    engine.begin(engine.encode(prompt.feeds))
+def answer_greedily(engine: Engine, prompt: Prompt, values: Tensors) -> None:
+    """Run an answer of at most `LIMIT` tokens, from what was encoded."""
+    engine.begin(values)
     limit = min(LIMIT, prompt.capacity - len(prompt.tokens))
     for _ in decode(engine.step, prompt.tokens, pick=greedy, stop=prompt.stop, limit=limit):
         pass

@@ -11,17 +11,17 @@ import msgspec.structs
 import onnx_ir
 
 from mmedge.core import find
+from mmedge.core.backend import Session
 from mmedge.core.bundle import Bundle, Graph
-from mmedge.core.family import Request
+from mmedge.core.family import Prompt, Request
 from mmedge.core.plan import Plan, make_plan
-from mmedge.core.ports import Tensors
 from mmedge.core.recipe import Calibration, Recipe, load_recipe
 from mmedge.core.report import Agreement, Answers, Report
-from mmedge.core.samples import Sample, read_samples
+from mmedge.core.samples import Sample, choose_samples, read_samples
 from mmedge.core.writing import Draft, check_space, new_bundle
-from mmedge.export.agree import compare_answers, compare_graphs, compare_preprocessing, judge
-from mmedge.export.calibrate import Recorder
-from mmedge.export.examples import Example, make_examples
+from mmedge.export.agree import answer_greedily, compare_answers, compare_graphs, compare_preprocessing, judge
+from mmedge.export.calibrate import Recorder, Recording, record
+from mmedge.export.examples import QUESTION, Example, make_examples
 from mmedge.export.load import Checkpoint, find_checkpoint, load_model, read_checkpoint
 from mmedge.export.pack import make_manifest, pack_assets, pack_golden
 from mmedge.export.quantize import quantize
@@ -34,6 +34,9 @@ from mmedge.runtime.pipeline import Engine, Pipeline
 
 REFERENCE = "onnxruntime"
 """The backend that graphs are judged on while exporting, whatever the target runs them with."""
+
+CALIBRATED = ("int8", "float16")
+"""Precisions that look at recorded inputs: int8 takes its ranges from them, float16 finds what would overflow."""
 
 EXAMPLES = 8
 """Requests an export is judged by."""
@@ -94,8 +97,9 @@ def export(
         work.mkdir()
         source = _load(stages, checkpoint, allow_nonfinite)
         traced = [_trace(stages, plan, source, index, work) for index in range(len(plan.components))]
-        feeds = _calibrate(stages, plan, source, traced, samples, work) if plan.needs_calibration else {}
+        feeds, doubts = _calibrate(stages, plan, source, traced, samples, work)
         graphs, warnings = _quantize(stages, plan, traced, feeds, work, draft.folder)
+        warnings += doubts
         examples = make_examples(samples, plan.family.tasks(plan.config), work, EXAMPLES)
         judgement = _judge(stages, plan, source, graphs, examples, draft.folder)
         bundle = _pack(stages, plan, source, graphs, examples, judgement, warnings, draft)
@@ -153,16 +157,49 @@ def _trace(stages: Stages, plan: Plan, source: Source, index: int, work: Path) -
 
 def _calibrate(
     stages: Stages, plan: Plan, source: Source, traced: Sequence[Graph], samples: Sequence[Sample], work: Path
-) -> dict[str, list[Tensors]]:
-    """What the quantized components are really fed, by running the float graphs on the calibration samples."""
-    raise NotImplementedError
+) -> tuple[dict[str, Recording], tuple[str, ...]]:
+    """What components are really fed while the float graphs answer the samples, and reasons to doubt it."""
+    calibration = plan.recipe.calibration
+    wanted = [graph for graph in traced if plan.choices[graph.component].precision in CALIBRATED]
+    if calibration is None or not wanted:
+        return {}, ()
+    chosen = choose_samples(samples, calibration.samples)
+    with stages.stage("calibrate") as note, _pipeline(plan, source, traced, work) as pipeline:
+        sessions = pipeline.engine.sessions
+        recorders = {graph.component: _recorder(sessions, graph, work) for graph in wanted}
+        engine = Engine(traced, {**sessions, **recorders})
+        texts = _texts(chosen, pipeline.tasks)
+
+        def read(sample: Sample) -> Prompt:
+            picture = decode_picture(read_picture(sample.image), sample.id)
+            return pipeline.prepare(Request((picture.pixels,), texts[sample]))
+
+        def answer(prompt: Prompt) -> None:
+            values = engine.encode(prompt.feeds)
+            if any(graph.cache for graph in wanted):
+                answer_greedily(engine, prompt, values)
+
+        note(f"{len(chosen)} samples")
+        return record(chosen, recorders, read, answer)
+
+
+def _recorder(sessions: dict[str, Session], graph: Graph, work: Path) -> Recorder:
+    folder = work / f"{graph.component}.feeds"
+    folder.mkdir()
+    return Recorder(sessions[graph.component], graph, folder)
+
+
+def _texts(samples: Sequence[Sample], tasks: tuple[str, ...]) -> dict[Sample, str | None]:
+    """What goes with each picture: its question, or at every second one a caption where the model can do both."""
+    asks = (index % 2 == 1 or "caption" not in tasks for index in range(len(samples)))
+    return {sample: (sample.question or QUESTION) if ask else None for sample, ask in zip(samples, asks, strict=True)}
 
 
 def _quantize(
     stages: Stages,
     plan: Plan,
     traced: Sequence[Graph],
-    feeds: dict[str, list[Tensors]],
+    feeds: dict[str, Recording],
     work: Path,
     folder: Path,
 ) -> tuple[list[Graph], list[str]]:
@@ -183,7 +220,7 @@ def _quantize(
                 folder / graph.file,
                 precision=choice.precision,
                 keep=choice.keep,
-                feeds=feeds.get(graph.component, []),
+                feeds=feeds.get(graph.component, ()),
                 method=plan.recipe.calibration.method if plan.recipe.calibration else "minmax",
                 target=plan.target,
             )

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mmedge.core.samples import Sample
+from mmedge.core.samples import Sample, choose_samples
 from mmedge.media.image import decode_picture, read_picture
 
 LONGEST_SIDE = 512
@@ -38,8 +38,7 @@ class Example:
 def make_examples(samples: Sequence[Sample], tasks: Sequence[str], folder: Path, count: int) -> tuple[Example, ...]:
     """``count`` examples as PNG files in ``folder``, spread over ``samples``, tasks in turn; where there are fewer
     samples, pictures drawn from a seed fill up."""
-    step = max(1, len(samples) // count)
-    chosen: list[Sample | None] = [*samples[::step][:count]]
+    chosen: list[Sample | None] = [*choose_samples(samples, count)]
     chosen += [None] * (count - len(chosen))
     return tuple(_example(index, sample, tasks, folder) for index, sample in enumerate(chosen))
 
