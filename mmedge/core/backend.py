@@ -24,7 +24,8 @@ class Session(Protocol):
 
     def reset(self, held: Tensors | None = None) -> None:
         """Empty the cache and hold ``held`` as inputs that stay the same until the next reset (the cross-attention
-        keys and values of an encoder, bound once instead of at every step)."""
+        keys and values of an encoder, bound once instead of at every step). They are not copied: leave them as they
+        are until then."""
         ...
 
     def close(self) -> None:
@@ -45,13 +46,21 @@ class Backend(Protocol):
         """
         ...
 
+    def compiles(self, graph: Graph) -> bool:
+        """Whether there is something to `compile`; if not, `open` takes the ONNX file as it is."""
+        ...
+
     def compile(self, graph: Graph, source: Path, output: Path) -> Path:
         """Turn the ONNX file ``source`` into this engine's own form inside the existing folder ``output`` and return
-        what `open` takes. An engine that reads ONNX at full speed returns ``source`` itself."""
+        the file that `open` takes, which may read others beside it.
+
+        Raises:
+            BackendError: the engine refuses the graph.
+        """
         ...
 
     def open(self, graph: Graph, artifact: Path, threads: int = 0) -> Session:
-        """Open what `compile` returned on ``threads`` CPU threads; 0 means all cores of this machine.
+        """Open what `compile` returned on ``threads`` CPU threads; 0 means all cores that this process may use.
 
         Raises:
             BackendError: the engine refuses the graph.

@@ -65,7 +65,7 @@ def check_feeds(ports: Iterable[Port], feeds: Mapping[str, np.ndarray], graph: s
 
 def _check_feed(port: Port, tensor: np.ndarray, graph: str, sizes: dict[str, int]) -> None:
     fits = tensor.dtype == np.dtype(port.dtype) and tensor.ndim == len(port.shape)
-    for size, asked in zip(tensor.shape, port.shape, strict=False):
+    for size, asked in zip(tensor.shape, port.shape, strict=True) if tensor.ndim == len(port.shape) else ():
         fits &= size == (asked if isinstance(asked, int) else sizes.setdefault(asked, size))
     if not fits:
         raise InputError(

@@ -1,0 +1,217 @@
+"""OpenVINO on the CPU: graphs become its IR, and a decoder's cache becomes state inside the model."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmedge.backends._engine import check_edges, closed, told_as_ours
+from mmedge.backends._inputs import Inputs
+from mmedge.core.machine import usable_cores
+from mmedge.core.manifest import Graph
+from mmedge.core.ports import CacheShape, Tensors
+from mmedge.needs import needs
+
+_BEAM = "beam_idx"
+
+
+class OpenVino:
+    """Compiles to OpenVINO's IR; the cache of a decoder is kept by OpenVINO inside the model."""
+
+    name = "openvino"
+
+    def version(self) -> str:
+        return str(_library().get_version())
+
+    def compiles(self, graph: Graph) -> bool:
+        return True
+
+    def compile(self, graph: Graph, source: Path, output: Path) -> Path:
+        artifact = output / f"{graph.component}.blob"
+        with told_as_ours(f"openvino cannot compile `{graph.component}`", _exceptions()):
+            model = _read(source)
+            check_edges(graph, _names(model.inputs), _names(model.outputs))
+            if graph.cache:
+                _split_unmasked_attention(model)
+                _keep_cache_inside(model, graph.cache)
+            blob = _core().compile_model(model, "CPU", _options(threads=0)).export_model()
+        artifact.write_bytes(blob.getbuffer())
+        return artifact
+
+    def open(self, graph: Graph, artifact: Path, threads: int = 0) -> OpenVinoSession:
+        with told_as_ours(f"openvino cannot open `{graph.component}`", _exceptions()):
+            file = np.memmap(artifact, np.uint8, mode="c")
+            blob = _library().Tensor(file, shared_memory=True)
+            compiled = _core().import_model(blob, "CPU", _options(threads))
+        return OpenVinoSession(graph, compiled.create_infer_request(), file)
+
+
+class OpenVinoSession:
+    """An open graph; one request that remembers inputs and state."""
+
+    def __init__(self, graph: Graph, request: Any, file: np.memmap) -> None:
+        self._graph = graph
+        self._request = request
+        self._file: np.memmap | None = file  # the engine reads weights from it as long as it lives
+        self._inputs = Inputs(graph)
+        if graph.cache:
+            request.set_tensor(_BEAM, _library().Tensor(np.zeros(1, np.int32)))
+        self.reset()
+
+    def reset(self, held: Tensors | None = None) -> None:
+        request, self._held = self._running(), self._inputs.hold(held or {})
+        self._set(self._held)
+        if self._graph.cache:
+            request.reset_state()
+
+    def run(self, feeds: Tensors) -> Tensors:
+        request, tensors = self._running(), self._inputs.check(feeds)
+        self._set(tensors)
+        with told_as_ours(f"openvino cannot run `{self._graph.component}`", _exceptions()):
+            request.infer(share_outputs=True)
+        return {port.name: request.get_tensor(port.name).data.copy() for port in self._graph.outputs}
+
+    def close(self) -> None:
+        self._request, self._held, self._file = None, {}, None
+
+    def _set(self, tensors: Tensors) -> None:
+        tensor_of = _library().Tensor
+        for name, tensor in tensors.items():
+            self._request.set_tensor(name, tensor_of(tensor, shared_memory=True))
+
+    def _running(self) -> Any:
+        if self._request is None:
+            raise closed(self._graph.component)
+        return self._request
+
+
+def _read(source: Path) -> Any:
+    """As ONNX and nothing else: `read_model` tries every format that it knows, and some of its readers print."""
+    reader = _library().frontend.FrontEndManager().load_by_framework("onnx")
+    return reader.convert(reader.load(str(source)))
+
+
+def _names(edges: Iterable[Any]) -> tuple[str, ...]:
+    return tuple(edge.get_any_name() for edge in edges)
+
+
+def _options(threads: int) -> dict[str, str | int]:
+    return {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "KV_CACHE_PRECISION": "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads or usable_cores(),
+    }
+
+
+def _keep_cache_inside(model: Any, shape: CacheShape) -> None:
+    """Turn the pairs ``past.*`` and ``present.*`` into state.
+
+    OpenVINO joins attention and state in one operation only if each past is picked by ``beam_idx`` first.
+    """
+    from openvino import PartialShape, passes
+    from openvino import opset15 as op
+
+    beam = op.parameter([-1], np.int32, name=_BEAM)
+    beam.output(0).get_tensor().set_names({_BEAM})
+    for port in shape.past():
+        past = model.input(port.name).get_node()
+        readers = past.output(0).get_target_inputs()
+        past.set_partial_shape(PartialShape([-1, shape.heads, -1, shape.head_dim]))
+        picked = op.gather(past, beam, op.constant(0, np.int32))
+        for reader in readers:
+            reader.replace_source_output(picked.output(0))
+    model.add_parameters([beam])
+    pairs = zip(shape.past(), shape.present(), strict=True)
+    stateful = passes.Manager()
+    stateful.register_pass(passes.MakeStateful({past.name: present.name for past, present in pairs}))
+    stateful.run_passes(model)
+    empty = op.constant(np.zeros((1, shape.heads, 0, shape.head_dim), shape.dtype))
+    for node in model.get_ops():
+        if node.get_type_name() == "ReadValue":
+            node.set_arguments([empty])
+    model.validate_nodes_and_infer_types()
+
+
+def _split_unmasked_attention(model: Any) -> None:
+    """Spell attention without a mask as two matrix products.
+
+    That is what becomes of it inside OpenVINO anyway, as it is none with state; but OpenVINO transposes and scales
+    all keys at every step (on 577 picture positions and 12 layers a third of the step), here only the query is scaled.
+    """
+    from openvino import opset15 as op
+
+    for node in model.get_ops():
+        if node.get_type_name() != "ScaledDotProductAttention" or not _is_unmasked(node):
+            continue
+        query, key, value = (node.input_value(index) for index in range(3))
+        scale = node.input_value(4) if node.get_input_size() > 4 else _default_scale(query)
+        scores = op.matmul(op.multiply(query, scale), key, transpose_a=False, transpose_b=True)
+        context = op.matmul(op.softmax(scores, -1), value, transpose_a=False, transpose_b=False)
+        for reader in node.output(0).get_target_inputs():
+            reader.replace_source_output(context.output(0))
+
+
+def _is_unmasked(attention: Any) -> bool:
+    """The reader of ONNX puts a single zero where there is no mask."""
+    from openvino import PartialShape
+
+    if attention.get_attributes()["causal"]:
+        return False
+    return bool(attention.get_input_size() < 4 or attention.input(3).get_partial_shape() == PartialShape([]))
+
+
+def _default_scale(query: Any) -> Any:
+    from openvino import opset15 as op
+
+    head_dim = query.get_partial_shape()[-1].get_length()
+    return op.constant(np.array(head_dim**-0.5, query.get_element_type().to_dtype()))
+
+
+@cache
+def _exceptions() -> tuple[type[Exception], ...]:
+    """The core raises RuntimeError, the reader of ONNX has its own."""
+    from openvino import frontend
+
+    own = (kind for kind in vars(frontend).values() if isinstance(kind, type) and issubclass(kind, Exception))
+    return (*own, RuntimeError, ValueError, OSError)
+
+
+@cache
+def _core() -> Any:
+    """One for the process: each would load its own plugins."""
+    return _library().Core()
+
+
+def _library() -> Any:
+    with needs("openvino"), without_telemetry():
+        import openvino
+    return openvino
+
+
+@contextmanager
+def without_telemetry() -> Iterator[None]:
+    """Hide the package that OpenVINO reports to its makers with, as if it were not installed.
+
+    ``import openvino`` alone starts a process that sends an event over the network.
+    """
+    name = "openvino_telemetry"
+    absent = name not in sys.modules
+    installed = sys.modules.get(name)
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if absent:
+            del sys.modules[name]
+        else:
+            sys.modules[name] = installed  # type: ignore[assignment]
+
+
+BACKEND = OpenVino()

@@ -1,0 +1,244 @@
+"""Compiled graphs beside a real bundle; the engines compile really."""
+
+import logging
+import multiprocessing
+import os
+import shutil
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from mmedge.core import find
+from mmedge.core.bundle import Bundle, Graph, Manifest, open_bundle
+from mmedge.core.ports import Port
+from mmedge.core.recipe import Acceptance
+from mmedge.core.report import Answers
+from mmedge.core.target import Target
+from mmedge.core.writing import new_bundle
+from mmedge.errors import BackendError, ResourceError
+from mmedge.runtime.ready import ready
+
+SIZE = 32
+GRAPH = Graph(
+    component="tower",
+    file="graphs/tower.onnx",
+    inputs=(Port("picture", "float32", (1, SIZE)),),
+    outputs=(Port("answer", "float32", (1, SIZE)),),
+    precision="float32",
+)
+MANIFEST = Manifest(
+    schema=1,
+    name="small",
+    title="",
+    model="builtin:small",
+    family="module",
+    tasks=(),
+    target=Target("cpu", "Any CPU", "any", 4096, {"tower": "openvino"}, ("float32",), {}, 23),
+    graphs=(GRAPH,),
+    config={},
+    assets={},
+    golden=(),
+    accept=Acceptance(0.99, 1.0),
+    agreement=(),
+    answers=Answers(0, 0),
+    preprocess_max_abs=0.0,
+    made_with={},
+    files={},
+)
+OPENVINO = find.backend("openvino")
+
+
+def write_bundle(path: Path, factor: float = 2.0) -> Bundle:
+    weight = numpy_helper.from_array(np.eye(SIZE, dtype=np.float32) * np.float32(factor), "weight")
+    picture, answer = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, SIZE]) for n in ("picture", "answer"))
+    node = helper.make_node("MatMul", ["picture", "weight"], ["answer"])
+    graph = helper.make_graph([node], "small", [picture], [answer], [weight])
+    model = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 23)])
+    with new_bundle(path) as draft:
+        (draft.folder / "graphs").mkdir()
+        onnx.save(
+            model, draft.folder / GRAPH.file, save_as_external_data=True, location="tower.onnx.data", size_threshold=64
+        )
+        return draft.finish(MANIFEST)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home" / "cache"))
+    return tmp_path / "home" / "cache"
+
+
+@pytest.fixture
+def bundle(tmp_path) -> Bundle:
+    return write_bundle(tmp_path / "small.bundle")
+
+
+def answer(artifact: Path) -> float:
+    session = OPENVINO.open(GRAPH, artifact)
+    return float(session.run({"picture": np.ones((1, SIZE), np.float32)})["answer"][0, 0])
+
+
+def entries(bundle: Bundle) -> list[str]:
+    return sorted(path.name for path in bundle.path.with_name("small.bundle.ready").iterdir())
+
+
+class Counting:
+    """The real backend, counting how often it compiles."""
+
+    name = "openvino"
+
+    def __init__(self, version: str = "1") -> None:
+        self.compiled = 0
+        self._version = version
+
+    def version(self) -> str:
+        return self._version
+
+    def compiles(self, graph: Graph) -> bool:
+        return True
+
+    def compile(self, graph: Graph, source: Path, output: Path) -> Path:
+        self.compiled += 1
+        return OPENVINO.compile(graph, source, output)
+
+
+def test_a_graph_is_compiled_once_and_kept_beside_the_bundle(bundle):
+    backend = Counting()
+    first, second = ready(bundle, GRAPH, backend), ready(bundle, GRAPH, backend)
+    assert first == second and backend.compiled == 1
+    assert first.parent.parent == bundle.path.with_name("small.bundle.ready")
+    assert answer(first) == 2.0
+    bundle.verify()
+
+
+def test_an_engine_that_reads_onnx_stores_nothing(bundle):
+    assert ready(bundle, GRAPH, find.backend("onnxruntime")) == bundle.path / GRAPH.file
+    assert not bundle.path.with_name("small.bundle.ready").exists()
+
+
+def test_another_version_of_the_engine_compiles_again(bundle):
+    first, second = ready(bundle, GRAPH, Counting("1")), ready(bundle, GRAPH, Counting("2"))
+    assert first != second and first.exists()
+
+
+def test_another_bundle_in_the_same_place_compiles_again(tmp_path, bundle):
+    first = ready(bundle, GRAPH, OPENVINO)
+    shutil.rmtree(bundle.path)
+    second = ready(write_bundle(tmp_path / "small.bundle", factor=3.0), GRAPH, OPENVINO)
+    assert first != second and answer(second) == 3.0
+
+
+@pytest.mark.parametrize("harm", ["flip", "truncate", "empty", "remove", "record", "no record", "copy", "fifo"])
+def test_an_entry_that_is_not_as_it_was_made_is_made_again(harm, bundle, caplog):
+    artifact = ready(bundle, GRAPH, OPENVINO)
+    folder, record = artifact.parent, artifact.parent / "made.json"
+    content = artifact.read_bytes()
+    if harm == "flip":
+        artifact.write_bytes(content[:-9] + bytes([content[-9] ^ 1]) + content[-8:])
+    elif harm in ("truncate", "empty"):
+        os.truncate(artifact, len(content) // 2 if harm == "truncate" else 0)
+    elif harm == "remove":
+        artifact.unlink()
+    elif harm == "record":
+        record.write_bytes(record.read_bytes()[:-20])
+    elif harm in ("no record", "fifo"):
+        record.unlink()
+        if harm == "fifo":
+            os.mkfifo(record)
+    else:  # as an archive with a bundle from elsewhere would bring it
+        shutil.copytree(folder, folder.with_name("copy"))
+        shutil.rmtree(folder)
+        folder.with_name("copy").rename(folder)
+    backend = OPENVINO
+    with caplog.at_level(logging.WARNING):
+        again = ready(bundle, GRAPH, backend)
+    assert again == artifact and answer(again) == 2.0
+    assert "is not as it was made on this device: compiling again" in caplog.text
+    assert entries(bundle) == sorted([folder.name, "lock"])
+
+
+def test_what_a_killed_process_left_is_cleaned(bundle):
+    place = bundle.path.with_name("small.bundle.ready")
+    (place / ".new" / "deep").mkdir(parents=True)
+    (place / ".old").mkdir()
+    assert answer(ready(bundle, GRAPH, OPENVINO)) == 2.0
+    assert not (place / ".new").exists() and not (place / ".old").exists()
+
+
+def test_a_bundle_can_be_moved_with_what_was_compiled(bundle, tmp_path):
+    backend = Counting()
+    ready(bundle, GRAPH, backend)
+    (tmp_path / "elsewhere").mkdir()
+    for name in ("small.bundle", "small.bundle.ready"):
+        (tmp_path / name).rename(tmp_path / "elsewhere" / name)
+    moved = open_bundle(tmp_path / "elsewhere" / "small.bundle")
+    assert answer(ready(moved, GRAPH, backend)) == 2.0
+    assert backend.compiled == 1
+
+
+@pytest.mark.parametrize("obstacle", ["file", "link"])
+def test_without_a_place_beside_the_bundle_the_users_cache_is_used_and_said(obstacle, bundle, home, tmp_path, caplog):
+    place = bundle.path.with_name("small.bundle.ready")
+    place.write_text("in the way") if obstacle == "file" else place.symlink_to(tmp_path)
+    backend = Counting()
+    with caplog.at_level(logging.WARNING):
+        artifact = ready(bundle, GRAPH, backend)
+    assert home in artifact.parents and answer(artifact) == 2.0
+    assert "since they cannot be in" in caplog.text and str(place) in caplog.text
+    caplog.clear()
+    assert ready(bundle, GRAPH, backend) == artifact
+    assert backend.compiled == 1 and not caplog.text
+
+
+def test_without_any_place_the_error_names_both(bundle, home):
+    bundle.path.with_name("small.bundle.ready").write_text("in the way")
+    home.parent.mkdir()
+    home.write_text("in the way")
+    with pytest.raises(ResourceError, match=r"small\.bundle\.ready.*home/cache") as caught:
+        ready(bundle, GRAPH, OPENVINO)
+    assert caught.value.exit_code == 6 and "XDG_CACHE_HOME" in caught.value.hint
+
+
+def test_no_home_is_no_obstacle(bundle, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert answer(ready(bundle, GRAPH, OPENVINO)) == 2.0
+
+
+def test_nothing_is_left_of_a_graph_that_the_engine_refuses(bundle):
+    class Refusing(Counting):
+        def compile(self, graph, source, output):
+            (output / "half").write_text("written")
+            raise BackendError("no")
+
+    with pytest.raises(BackendError, match="no"):
+        ready(bundle, GRAPH, Refusing())
+    assert entries(bundle) == ["lock"]
+
+
+def compile_in_child(path: Path, barrier, results) -> None:
+    bundle = open_bundle(path)
+    barrier.wait()
+    backend = Counting()
+    results.put((str(ready(bundle, GRAPH, backend)), backend.compiled))
+
+
+@pytest.mark.slow
+def test_of_two_processes_at_once_one_compiles_and_both_get_it(bundle):
+    context = multiprocessing.get_context("spawn")
+    barrier, results = context.Barrier(2), context.Queue()
+    children = [context.Process(target=compile_in_child, args=(bundle.path, barrier, results)) for _ in range(2)]
+    for child in children:
+        child.start()
+    answers = [results.get(timeout=60) for _ in children]
+    for child in children:
+        child.join()
+    assert len({path for path, _ in answers}) == 1
+    assert sum(compiled for _, compiled in answers) == 1
+    assert answer(Path(answers[0][0])) == 2.0
+    assert (
+        msgspec.json.decode(Path(answers[0][0]).with_name("made.json").read_bytes())["made_for"]["component"] == "tower"
+    )
