@@ -1,6 +1,6 @@
 """ONNX Runtime on the CPU: the reference that the other engines are compared with.
 
-It reads ONNX as it is. Only weight-only graphs are rewritten while they are opened (`DequantizeLinear -> MatMul` becomes
+It reads ONNX as it is. Only weight-only graphs are rewritten on opening (`DequantizeLinear -> MatMul` becomes
 one kernel with its own order of weights), which costs more than all the rest: so `compile` keeps the result. On two
 Zen 4 cores with onnxruntime 1.31, a decoder of 137 million parameters in int8 then opens in 0.33 s instead of 1.0 s and
 holds 200 MB instead of 300, in int4 in 0.28 s instead of 0.87 s; the outputs are the same bits. A float32 decoder or a
