@@ -1,4 +1,6 @@
-"""Make a full-size BLIP-base checkpoint with random weights: `python benchmarks/models/blip_base.py FOLDER [--answering]`.
+"""Make a full-size BLIP-base checkpoint with random weights.
+
+    python benchmarks/models/blip_base.py FOLDER [--answering]
 
 The architecture, the sizes and the files are those of ``Salesforce/blip-image-captioning-base`` (247 M parameters) or
 ``Salesforce/blip-vqa-base``; speed and memory do not depend on the values, and agreement with torch is exact all the
@@ -34,7 +36,10 @@ def make_tokenizer() -> BertTokenizer:
     words = itertools.chain(
         letters,
         (f"##{letter}" for letter in letters),
-        ("".join(parts) for parts in itertools.product("bdfgklmnprstvz", "aeiou", "bdfgklmnprstvz", "aeiou", "klmnprst")),
+        (
+            "".join(parts)
+            for parts in itertools.product("bdfgklmnprstvz", "aeiou", "bdfgklmnprstvz", "aeiou", "klmnprst")
+        ),
     )
     taken = {number: token for token, number in SPECIAL.items()}
     vocabulary = {taken.get(number) or next(words): number for number in range(SIZE)}

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from cyclopts import Parameter
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from mmedge.runtime.pipeline import Answer, Pipeline
 
 STDIN = "-"
+Dashed: TypeAlias = Annotated[str, Parameter(allow_leading_hyphen=True)]
+"""An argument that may be ``-``."""
 
 
 @Parameter(name="*")
@@ -35,6 +37,8 @@ class Answering:
     """Draw only from the likeliest tokens that together have this probability."""
     seed: int | None = None
     """Makes draws repeatable."""
+    animated: Literal["first", "reject"] = "first"
+    """Of an animated picture, look at the first frame, or refuse it."""
     json: bool = False
     """One JSON object per answer: text, tokens, milliseconds per stage, warnings."""
 
@@ -44,6 +48,7 @@ def answer_all(task: str, bundle: Path, pictures: Sequence[str], text: str | Non
 
     Returns the exit code: 3 if any picture could not be used.
     """
+    from mmedge.media.image import read_stream
     from mmedge.runtime.pick import sampler
     from mmedge.runtime.pipeline import load
 
@@ -55,9 +60,15 @@ def answer_all(task: str, bundle: Path, pictures: Sequence[str], text: str | Non
         for name in names:
             try:
                 printer = Printer(name if len(names) > 1 else None, options.json)
-                picture = sys.stdin.buffer.read() if name == STDIN else name
-                limit = options.max_tokens
-                answer = pipeline.answer(task, picture, text, pick=pick, limit=limit, show=printer.piece)
+                answer = pipeline.answer(
+                    task,
+                    read_stream(sys.stdin.buffer, "standard input") if name == STDIN else name,
+                    text,
+                    pick=pick,
+                    limit=options.max_tokens,
+                    show=printer.piece,
+                    reject_animated=options.animated == "reject",
+                )
                 printer.finish(name, answer)
             except InputError as error:
                 if len(names) == 1:
@@ -111,6 +122,8 @@ def _expand(pictures: Sequence[str]) -> Iterator[str]:
     from mmedge.core.samples import PICTURES
 
     for name in pictures:
+        if name.startswith("-") and name != STDIN:
+            raise UsageError(f"unknown option: {name}", hint=f"--help lists the options; a file of this name is ./{name}")
         if name != STDIN and Path(name).is_dir():
             inside = sorted(str(path) for path in Path(name).rglob("*") if path.suffix.lower() in PICTURES)
             if not inside:

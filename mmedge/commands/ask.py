@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmedge.commands._answer import Answering, answer_all
+from mmedge.commands._answer import Answering, Dashed, answer_all
 
 
-def ask(bundle: Path, picture: str, question: str, *, options: Answering = Answering()) -> int:
+def ask(bundle: Path, picture: Dashed, question: Dashed, *, options: Answering = Answering()) -> int:
     """Answer a question about a picture.
 
     Args:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmedge.commands._answer import Answering, answer_all
+from mmedge.commands._answer import Answering, Dashed, answer_all
 
 
-def caption(bundle: Path, *pictures: str, prompt: str | None = None, options: Answering = Answering()) -> int:
+def caption(bundle: Path, *pictures: Dashed, prompt: str | None = None, options: Answering = Answering()) -> int:
     """Describe pictures.
 
     Args:

@@ -22,8 +22,9 @@ from mmedge.core.report import Agreement, Answers
 from mmedge.errors import QualityError
 from mmedge.export.examples import Example
 from mmedge.runtime.decode import decode
+from mmedge.runtime.engine import Engine
 from mmedge.runtime.pick import greedy
-from mmedge.runtime.pipeline import Engine, Pipeline
+from mmedge.runtime.pipeline import Pipeline
 
 LIMIT = 16
 """Tokens of an answer while judging."""
@@ -35,6 +36,8 @@ class TorchSession:
     def __init__(self, component: Component, model: torch.nn.Module) -> None:
         self.component = component
         self.model = model
+        self.held: Tensors = {}
+        self.cache: list[tuple[torch.Tensor, torch.Tensor]] = []
         self.reset()
 
     def run(self, feeds: Tensors) -> Tensors:
@@ -173,7 +176,7 @@ def judge(plan: Plan, agreement: Sequence[Agreement], answers: Answers) -> None:
         raise QualityError(
             f"{answers.equal} of {answers.total} answers are those of torch, the recipe accepts a share of "
             f"{accept.answers:g}; {answers.worst}",
-            hint="choose a finer precision for a component, or lower `accept.answers` in a recipe if this is good enough",
+            hint="choose a finer precision for a component, or lower `accept.answers` in a recipe if this will do",
         )
 
 

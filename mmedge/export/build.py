@@ -30,7 +30,8 @@ from mmedge.export.tidy import tidy, write
 from mmedge.export.trace import trace
 from mmedge.media.image import decode_picture, read_picture
 from mmedge.media.text import Tokenizer
-from mmedge.runtime.pipeline import Engine, Pipeline
+from mmedge.runtime.engine import Engine
+from mmedge.runtime.pipeline import Pipeline
 
 REFERENCE = "onnxruntime"
 """The backend that graphs are judged on while exporting, whatever the target runs them with."""
@@ -52,7 +53,9 @@ class Source(NamedTuple):
 
     @property
     def tokenizer(self) -> Tokenizer:
-        return Tokenizer(self.vocabulary, clean_up_spaces=self.checkpoint.config["text"]["clean_up_tokenization_spaces"])
+        return Tokenizer(
+            self.vocabulary, clean_up_spaces=self.checkpoint.config["text"]["clean_up_tokenization_spaces"]
+        )
 
 
 class Judgement(NamedTuple):
@@ -140,7 +143,9 @@ def _load(stages: Stages, checkpoint: Checkpoint, allow_nonfinite: bool) -> Sour
         model = load_model(checkpoint, allow_nonfinite=allow_nonfinite)
         own = checkpoint.folder / "tokenizer.json"
         # Older checkpoints have their vocabulary in other files.
-        vocabulary = own.read_bytes() if own.exists() else checkpoint.processor.tokenizer.backend_tokenizer.to_str().encode()
+        vocabulary = (
+            own.read_bytes() if own.exists() else checkpoint.processor.tokenizer.backend_tokenizer.to_str().encode()
+        )
         return Source(checkpoint, model, vocabulary)
 
 
@@ -203,7 +208,8 @@ def _quantize(
     work: Path,
     folder: Path,
 ) -> tuple[list[Graph], list[str]]:
-    graphs, warnings = [], []
+    graphs: list[Graph] = []
+    warnings: list[str] = []
     (folder / "graphs").mkdir()
     for graph in traced:
         choice = plan.choices[graph.component]

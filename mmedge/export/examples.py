@@ -49,7 +49,9 @@ def _example(index: int, sample: Sample | None, tasks: Sequence[str], folder: Pa
     image = _small(sample) if sample else _drawn(index)
     image.save(picture)
     question = (sample.question if sample else None) or QUESTION
-    return Example(str(sample.image) if sample else f"drawn {index}", task, picture, question if task == "ask" else None)
+    return Example(
+        str(sample.image) if sample else f"drawn {index}", task, picture, question if task == "ask" else None
+    )
 
 
 def _small(sample: Sample) -> Image.Image:
@@ -62,7 +64,7 @@ def _drawn(seed: int) -> Image.Image:
     """Smooth colour with a few hard edges and some noise."""
     width, height = SIZES[seed % len(SIZES)]
     generator = np.random.default_rng(seed)
-    rows, columns = np.mgrid[0:1:height * 1j, 0:1:width * 1j]
+    rows, columns = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
     waves = [np.sin(2 * np.pi * (a * rows + b * columns) + c) for a, b, c in generator.uniform(0, 2, (3, 3))]
     pixels = 127 + 90 * np.stack(waves, axis=-1) + generator.normal(0, 8, (height, width, 3))
     top, left = generator.integers(0, height // 2), generator.integers(0, width // 2)

@@ -23,7 +23,7 @@ INLINE_BYTES = 1024
 
 
 def tidy(program: onnx_ir.Model) -> onnx_ir.Model:
-    """Without metadata (up to nine tenths of an exported file, with source paths), repeated constants and dead nodes."""
+    """Without metadata (most of an exported file, source paths among it), repeated constants and dead nodes."""
     passes = PassManager(
         [
             CommonSubexpressionEliminationPass(),

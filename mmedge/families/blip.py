@@ -65,8 +65,8 @@ def prepare(config: Config, tokenizer: Tokenizer, request: Request) -> Prompt:
     feeds = {"pixel_values": preprocess(request.images[0], config["image"])}
     start, capacity = text["bos_token_id"], text["max_position_embeddings"]
     if _answering(config):
-        words = _positions(tokenizer.encode(request.text or ""), capacity)
-        feeds["question_ids"], prompt = words[None], np.array([start], np.int64)
+        feeds["question_ids"] = _positions(tokenizer.encode(request.text or ""), capacity)[None]
+        prompt = np.array([start], np.int64)
     else:
         # `generate` puts the start token in place of [CLS] and drops the closing [SEP].
         words = tokenizer.encode(request.text)[1:-1] if request.text else []
@@ -105,7 +105,7 @@ def _cross_ports(prefix: str, text: Config, length: int | str) -> tuple[Port, ..
 def generate(model: Any, processor: Any, request: Request, limit: int) -> list[int]:
     """The checkpoint's own processor and greedy `generate`."""
     inputs = processor(images=request.images[0], text=request.text, return_tensors="pt")
-    tokens = model.generate(**inputs, max_new_tokens=limit, do_sample=False, num_beams=1)[0].tolist()
+    tokens: list[int] = model.generate(**inputs, max_new_tokens=limit, do_sample=False, num_beams=1)[0].tolist()
     text = model.config.text_config
     answering = type(model).__name__ == ANSWERING
     read = 1 if answering or request.text is None else inputs["input_ids"].shape[1] - 1
@@ -126,7 +126,7 @@ def _see(vision: Any, pixels: torch.Tensor) -> torch.Tensor:
         heads = [_split(tensor, attention.num_heads) for tensor in (query, key, value)]
         hidden = hidden + attention.projection(_attend(*heads))
         hidden = hidden + layer.mlp(layer.layer_norm2(hidden))
-    return vision.post_layernorm(hidden)  # type: ignore[no-any-return]
+    return vision.post_layernorm(hidden)
 
 
 def _see_for_decoder(model: Any, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:

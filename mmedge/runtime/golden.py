@@ -12,8 +12,8 @@ from mmedge.core.family import Prompt
 from mmedge.core.ports import Tensors
 from mmedge.errors import BundleError
 from mmedge.runtime.decode import decode
+from mmedge.runtime.engine import Engine
 from mmedge.runtime.pick import greedy
-from mmedge.runtime.pipeline import Engine
 
 MOST_ELEMENTS = 4096
 """Of an output; a longer one is recorded as every k-th element (the cross-attention of BLIP-base alone is 42 MB)."""

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import TypeAlias
 
 import numpy as np
 from msgspec import Struct
 
 from mmedge.core import find
 from mmedge.core.backend import Session
-from mmedge.core.bundle import Bundle, Graph, open_bundle
-from mmedge.core.family import STEP_INPUTS, Config, Family, Prompt, Request
+from mmedge.core.bundle import Bundle, open_bundle
+from mmedge.core.family import Config, Family, Prompt, Request
 from mmedge.core.ports import Tensors
-from mmedge.errors import UsageError
-from mmedge.media.image import decode_picture, read_picture
+from mmedge.errors import InputError, UsageError
+from mmedge.media.image import Picture, decode_picture, read_picture
 from mmedge.media.text import StreamingDetokenizer, Tokenizer
 from mmedge.runtime.decode import decode
+from mmedge.runtime.engine import Engine
 from mmedge.runtime.pick import Pick, greedy
 from mmedge.runtime.ready import ready
+
+Source: TypeAlias = "Path | str | bytes | np.ndarray"
+"""A picture: the path or the bytes of an encoded file, or pixels as uint8 ``[height, width, 3]`` RGB."""
 
 LIMIT = 64
 """Tokens of an answer unless the caller or the checkpoint's generation config says otherwise."""
@@ -35,6 +40,9 @@ class Piece(Struct, frozen=True):
     ms: float
 
 
+Show: TypeAlias = Callable[[Piece], None]
+
+
 class Answer(Struct, frozen=True):
     """A finished answer and what it cost."""
 
@@ -43,7 +51,8 @@ class Answer(Struct, frozen=True):
     finish: str
     """``stop`` when the model ended it, ``length`` at the limit."""
     stages_ms: dict[str, float]
-    """``read``, ``decode`` (file to pixels), ``preprocess``, ``encode``, ``prefill``, ``decode_loop``, ``detokenise``."""
+    """``read``, ``decode`` (file to pixels), ``preprocess``, ``encode``, ``prefill``, ``decode_loop``, ``detokenise``:
+    milliseconds."""
     warnings: tuple[str, ...] = ()
 
 
@@ -60,42 +69,6 @@ class Clock:
             yield
         finally:
             self.stages_ms[name] = self.stages_ms.get(name, 0.0) + (time.perf_counter() - started) * 1e3
-
-
-class Engine:
-    """The sessions of a model and the flow of values between them (see `core.family`)."""
-
-    def __init__(self, graphs: Iterable[Graph], sessions: dict[str, Session]) -> None:
-        self.graphs = tuple(graphs)
-        self.sessions = sessions
-        self.each_step = tuple(graph for graph in self.graphs if graph.cache or _reads(graph, STEP_INPUTS))
-        self.once = tuple(graph for graph in self.graphs if graph not in self.each_step)
-
-    def encode(self, feeds: Tensors) -> Tensors:
-        """Run what runs once an answer: all values by name."""
-        values = dict(feeds)
-        for graph in self.once:
-            values |= self.sessions[graph.component].run({port.name: values[port.name] for port in graph.inputs})
-        return values
-
-    def begin(self, values: Tensors) -> None:
-        """Start an answer: empty the cache, hold what stays the same at every step."""
-        made = {port.name for graph in self.each_step for port in graph.outputs}
-        for graph in self.each_step:
-            names = [port.name for port in graph.inputs if port.name not in STEP_INPUTS and port.name not in made]
-            self.sessions[graph.component].reset({name: values[name] for name in names})
-
-    def step(self, tokens: np.ndarray, positions: np.ndarray) -> np.ndarray:
-        """Logits ``[vocabulary]`` after the last of ``tokens`` (both int64 ``[1, length]``)."""
-        values: Tensors = {"input_ids": tokens, "position_ids": positions}
-        for graph in self.each_step:
-            feeds = {port.name: values[port.name] for port in graph.inputs if port.name in values}
-            values |= self.sessions[graph.component].run(feeds)
-        return values["logits"][0, -1]
-
-    def close(self) -> None:
-        for session in self.sessions.values():
-            session.close()
 
 
 class Pipeline:
@@ -117,37 +90,53 @@ class Pipeline:
         self.tasks = tasks
         self.backends = backends or {}
 
-    def caption(self, picture: Path | str | bytes, prompt: str | None = None, **options: object) -> Answer:
-        """Describe a picture (a path, or an encoded file's bytes), going on from ``prompt`` if there is one.
+    def caption(
+        self,
+        picture: Source,
+        prompt: str | None = None,
+        *,
+        pick: Pick = greedy,
+        limit: int | None = None,
+        show: Show | None = None,
+    ) -> Answer:
+        """Describe a picture, going on from ``prompt`` if there is one."""
+        return self.answer("caption", picture, prompt, pick=pick, limit=limit, show=show)
 
-        Options are those of `stream`.
-        """
-        return self.answer("caption", picture, prompt, **options)  # type: ignore[arg-type]
-
-    def ask(self, picture: Path | str | bytes, question: str, **options: object) -> Answer:
-        """Answer a question about a picture; options are those of `stream`."""
-        return self.answer("ask", picture, question, **options)  # type: ignore[arg-type]
+    def ask(
+        self,
+        picture: Source,
+        question: str,
+        *,
+        pick: Pick = greedy,
+        limit: int | None = None,
+        show: Show | None = None,
+    ) -> Answer:
+        """Answer a question about a picture."""
+        return self.answer("ask", picture, question, pick=pick, limit=limit, show=show)
 
     def answer(
         self,
         task: str,
-        picture: Path | str | bytes,
+        picture: Source,
         text: str | None = None,
         *,
         pick: Pick = greedy,
         limit: int | None = None,
-        show: Callable[[Piece], None] | None = None,
+        show: Show | None = None,
+        reject_animated: bool = False,
     ) -> Answer:
-        """Read, look and answer; ``show`` sees each piece of text as soon as it is final."""
+        """Read, look and answer; ``show`` sees each piece of text as soon as it is final.
+
+        Raises:
+            InputError: the picture or the text cannot be used.
+            UsageError: the bundle cannot do this task.
+        """
         if task not in self.tasks:
             raise UsageError(f"this bundle cannot `{task}`", hint=f"it can: {', '.join(self.tasks)}")
         clock = Clock()
-        with clock.stage("read"):
-            data = picture if isinstance(picture, bytes) else read_picture(Path(picture))
-        with clock.stage("decode"):
-            decoded = decode_picture(data, "picture" if isinstance(picture, bytes) else str(picture))
+        seen = _look(picture, clock, reject_animated)
         with clock.stage("preprocess"):
-            prompt = self.prepare(Request(images=(decoded.pixels,), text=text))
+            prompt = self.prepare(Request(images=(seen.pixels,), text=text))
         most = self._limit(prompt, limit)
         pieces: list[Piece] = []
         for piece in self.stream(prompt, pick=pick, limit=most, clock=clock):
@@ -160,7 +149,7 @@ class Pipeline:
             tokens=tokens,
             finish="length" if len(tokens) >= most else "stop",
             stages_ms=clock.stages_ms,
-            warnings=decoded.warnings,
+            warnings=seen.warnings,
         )
 
     def prepare(self, request: Request) -> Prompt:
@@ -209,7 +198,9 @@ class Pipeline:
     def __enter__(self) -> Pipeline:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -247,5 +238,13 @@ def _open_sessions(bundle: Bundle, backends: dict[str, str], threads: int) -> di
     return sessions
 
 
-def _reads(graph: Graph, names: tuple[str, ...]) -> bool:
-    return any(port.name in names for port in graph.inputs)
+def _look(picture: Source, clock: Clock, reject_animated: bool) -> Picture:
+    if isinstance(picture, np.ndarray):
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
+            raise InputError(f"a picture as an array is uint8 [height, width, 3], got {picture.dtype} {picture.shape}")
+        return Picture(picture)
+    with clock.stage("read"):
+        data = picture if isinstance(picture, bytes) else read_picture(Path(picture))
+    with clock.stage("decode"):
+        name = "picture" if isinstance(picture, bytes) else str(picture)
+        return decode_picture(data, name, reject_animated=reject_animated)

@@ -5,7 +5,7 @@ import numpy as np
 from mmedge.backends.replay import ReplaySession, replay
 from mmedge.core.bundle import Graph
 from mmedge.core.ports import Port
-from mmedge.runtime.pipeline import Engine
+from mmedge.runtime.engine import Engine
 
 FEATURES = Port("features", "float32", (1, 2))
 SEEN = np.array([[1.5, 2.5]], np.float32)

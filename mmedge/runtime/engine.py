@@ -1,0 +1,53 @@
+"""The sessions of a model and the flow of values between them, by name (see `core.family`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from mmedge.core.backend import Session
+from mmedge.core.bundle import Graph
+from mmedge.core.family import STEP_INPUTS
+from mmedge.core.ports import Tensors
+
+
+class Engine:
+    """Graphs that run once an answer, and those that run at each of its steps."""
+
+    def __init__(self, graphs: Iterable[Graph], sessions: dict[str, Session]) -> None:
+        self.graphs = tuple(graphs)
+        self.sessions = sessions
+        self.each_step = tuple(graph for graph in self.graphs if graph.cache or _reads(graph, STEP_INPUTS))
+        self.once = tuple(graph for graph in self.graphs if graph not in self.each_step)
+
+    def encode(self, feeds: Tensors) -> Tensors:
+        """Run what runs once an answer: all values by name."""
+        values = dict(feeds)
+        for graph in self.once:
+            values |= self.sessions[graph.component].run({port.name: values[port.name] for port in graph.inputs})
+        return values
+
+    def begin(self, values: Tensors) -> None:
+        """Start an answer: empty the cache, hold what stays the same at every step."""
+        made = {port.name for graph in self.each_step for port in graph.outputs}
+        for graph in self.each_step:
+            names = [port.name for port in graph.inputs if port.name not in STEP_INPUTS and port.name not in made]
+            self.sessions[graph.component].reset({name: values[name] for name in names})
+
+    def step(self, tokens: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """Logits ``[vocabulary]`` after the last of ``tokens`` (both int64 ``[1, length]``)."""
+        values: Tensors = {"input_ids": tokens, "position_ids": positions}
+        for graph in self.each_step:
+            feeds = {port.name: values[port.name] for port in graph.inputs if port.name in values}
+            values |= self.sessions[graph.component].run(feeds)
+        logits: np.ndarray = values["logits"][0, -1]
+        return logits
+
+    def close(self) -> None:
+        for session in self.sessions.values():
+            session.close()
+
+
+def _reads(graph: Graph, names: tuple[str, ...]) -> bool:
+    return any(port.name in names for port in graph.inputs)
