@@ -1,6 +1,22 @@
 """Shared by all tests."""
 
 import os
+from collections.abc import Callable
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import pytest
 
 # No test reaches the network: a model that is not there is an error at once.
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint() -> Callable[[int, Path], Path]:
+    """``tiny_checkpoint(index, folder)`` writes a checkpoint of the `blip` family's tiny config ``index`` there."""
+    from mmedge.families.blip import FAMILY
+
+    spec = spec_from_file_location("checkpoints", Path(__file__).with_name("checkpoints.py"))
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return lambda index, folder: module.make_blip(FAMILY.tiny[index], folder)
