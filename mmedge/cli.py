@@ -23,7 +23,7 @@ from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 from mmedge import __version__
 from mmedge.errors import MmedgeError, ResourceError, UsageError
 
-COMMANDS = ("export", "check", "caption", "ask", "verify", "inspect", "targets", "recipes")
+COMMANDS = ("export", "check", "caption", "ask", "verify", "inspect", "profile", "targets", "recipes")
 """Each is the function of this name in ``mmedge/commands/<name>.py``, a module that imports next to nothing itself."""
 
 EXIT_CODES = {
