@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import json
 import os
@@ -12,11 +13,13 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from io import TextIOWrapper
 from itertools import takewhile
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
@@ -58,6 +61,8 @@ REFUSALS = {
 """What the system answers when it lacks something, rather than when the request was wrong."""
 
 STDOUT = 1
+SIGNALLED = 128
+"""Exit codes above this one add the number of a signal, as shells do."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -65,7 +70,7 @@ class Stopped(KeyboardInterrupt):
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
-        self.exit_code = 128 + number
+        self.exit_code = SIGNALLED + number
 
 
 def main() -> int:
@@ -73,7 +78,10 @@ def main() -> int:
     _raise_on_signals()
     if isinstance(sys.stdout, TextIOWrapper):  # it is None when closed
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold bytes that are no text
-    return run(sys.argv[1:])
+    code = run(sys.argv[1:])
+    if code > SIGNALLED:
+        _leave_at_once(code)
+    return code
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -197,4 +205,16 @@ def _nobody_reads() -> bool:
 def _drop_output() -> int:
     """The interpreter flushes once more when it ends; a program that no longer reads is no error of ours."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), STDOUT)
-    return 128 + signal.SIGPIPE
+    return SIGNALLED + signal.SIGPIPE
+
+
+def _leave_at_once(code: int) -> NoReturn:
+    """Whoever sent the signal does not wait for the seconds that Python needs to take torch apart.
+
+    Every `with` block has ended by now; what was registered to run at exit runs here.
+    """
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, AttributeError):  # nobody reads it, or it is closed
+            stream.flush()
+    os._exit(code)

@@ -186,7 +186,7 @@ def test_works_with_a_closed_stream(stream):
 
 
 WAITING_COMMAND = """
-import sys, time
+import atexit, sys, threading, time
 from pathlib import Path
 from types import SimpleNamespace
 from mmedge import cli
@@ -201,6 +201,8 @@ def work(marker: Path) -> None:
 
 cli.COMMANDS = ("work",)
 cli.import_module = lambda _: SimpleNamespace(work=work)
+atexit.register(print, "left")
+threading.Thread(target=time.sleep, args=(60,)).start()
 sys.exit(cli.main())
 """
 
@@ -216,13 +218,13 @@ def start_waiting(marker: Path) -> subprocess.Popen[str]:
     ("number", "times", "code"),
     [(signal.SIGINT, 1, 130), (signal.SIGINT, 2, 130), (signal.SIGTERM, 1, 143), (signal.SIGHUP, 1, 129)],
 )
-def test_a_signal_ends_the_command_after_it_cleaned_up(tmp_path, number, times, code):
+def test_a_signal_ends_the_command_after_it_cleaned_up_and_waits_for_no_thread(tmp_path, number, times, code):
     process = start_waiting(tmp_path / "marker")
     for _ in range(times):
         process.send_signal(number)
         time.sleep(0.05)
-    _, shown = process.communicate(timeout=20)
-    assert (process.returncode, shown) == (code, f"error: stopped by {number.name}\n")
+    shown = process.communicate(timeout=20)
+    assert (process.returncode, *shown) == (code, "left\n", f"error: stopped by {number.name}\n")
     assert (tmp_path / "marker").read_text() == "cleaned"
 
 
