@@ -60,7 +60,7 @@ class Estimate:
 
 def estimate(plan: Plan, checkpoint: Checkpoint) -> Estimate:
     """Parameters, operations and memory of every component."""
-    model = _empty_model(checkpoint)
+    model = checkpoint.outline
     costs = tuple(_cost(plan, component, model) for component in plan.components)
     run = RUNTIME_MB + sum(cost.weights_mb for cost in costs) + sum(cost.working_mb for cost in costs)
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -107,15 +107,6 @@ def _cost(plan: Plan, component: Component, model: torch.nn.Module) -> Cost:
         round(parameters * BYTES[precision] / MIB, 1),
         round((witness.working + handed_on) / MIB, 1),
     )
-
-
-def _empty_model(checkpoint: Checkpoint) -> torch.nn.Module:
-    import transformers
-
-    kind = getattr(transformers, checkpoint.architecture)
-    raw = {key: value for key, value in checkpoint.config["model"].items() if key != "model_type"}
-    with torch.device("meta"):
-        return kind(kind.config_class(**raw)).eval()
 
 
 def _empty(port: Port) -> torch.Tensor:

@@ -7,19 +7,36 @@ path here that unpickles.
 from __future__ import annotations
 
 import json
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import torch
+import transformers
+
 from mmedge.core import find
 from mmedge.core.family import Config, Family
-from mmedge.errors import DownloadError, MmedgeError, ModelError, UsageError
+from mmedge.errors import DownloadError, ModelError, UsageError
+from mmedge.export.outline import outline
+from mmedge.export.weights import first_line, read_tensors, refuse_nonfinite, weight_files
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")
 WANTED = ("*.json", "*.safetensors", "*.txt", "*.model")
-REMOTE_CODE = ("auto_map", "trust_remote_code", "custom_pipelines")
+REMOTE_CODE = ("auto_map", "trust_remote_code", "custom_pipelines", "custom_generate")
+RUN_OPTIONS = ("attn_implementation", "experts_implementation", "kernel_config", "use_kernels")
+"""How somebody wants `transformers` to compute; some of these name native code on the Hub."""
+
+COMPLAINTS = {
+    "missing_keys": "lacks {} of the model's tensors",
+    "mismatched_keys": "has {} of the model's tensors in another shape",
+    "unexpected_keys": "has {} tensors that the model has no place for",
+}
+"""What `transformers` would only warn about; each makes another model than was trained."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +50,12 @@ class Checkpoint:
     processor: Any
     """The checkpoint's own processor, which ours is compared with."""
 
-    @property
-    def architecture(self) -> str:
-        return str(self.config["model"]["architectures"][0])
+    outline: Any
+    """The model without its weights."""
 
     @property
     def weights_bytes(self) -> int:
-        return sum(path.stat().st_size for path in self.folder.glob("*.safetensors"))
+        return sum(path.stat().st_size for path in weight_files(self.folder))
 
 
 def find_checkpoint(model: str, revision: str = "main") -> Path:
@@ -50,15 +66,14 @@ def find_checkpoint(model: str, revision: str = "main") -> Path:
         DownloadError: the Hub has no such model or cannot be reached.
     """
     kind, _, name = model.partition(":")
-    if kind == "builtin" and name:
-        folder = find.PACKAGE / "builtin" / name / "checkpoint"
-        if not folder.is_dir():
-            known = sorted(path.parent.name for path in (find.PACKAGE / "builtin").glob("*/checkpoint"))
+    if kind == "builtin":
+        known = {path.parent.name: path for path in sorted((find.PACKAGE / "builtin").glob("*/checkpoint"))}
+        if name not in known:
             raise UsageError(f"no built-in model is called `{name}`", hint=f"known: {', '.join(known)}")
-        return folder
-    if Path(model).is_dir():
+        return known[name]
+    if os.path.isdir(model):  # which, unlike `Path.is_dir`, takes any text
         return Path(model).resolve()
-    if Path(model).exists():
+    if os.path.exists(model):
         raise UsageError(f"`{model}` is a file, a checkpoint is a folder")
     if HUB_NAME.fullmatch(model):
         return _download(model, revision)
@@ -66,25 +81,28 @@ def find_checkpoint(model: str, revision: str = "main") -> Path:
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
-    """Everything but the weights: enough to plan and to refuse.
+    """Everything but the weights, which need not be there yet: enough to plan and to refuse.
 
     Raises:
         ModelError: a pickle, remote code, an unsupported kind of model, or a damaged file.
+        ResourceError: the configuration describes something larger than any model.
     """
-    raw = _read_json(folder / "config.json")
+    raw = _read_object(folder / "config.json")
     _refuse_remote_code(folder)
-    _refuse_pickle(folder)
+    weight_files(folder)
     family = _family_of(raw, folder)
-    model = _spell_out(raw, folder)
-    processor = _load_processor(folder)
+    with _quiet():
+        settings = _settings(raw, folder)
+        empty = outline(getattr(transformers, raw["architectures"][0]), settings, folder)
+        processor = _load_processor(folder)
     generation = folder / "generation_config.json"
     config = {
-        "model": model,
+        "model": json.loads(settings.to_json_string(use_diff=False)) | {"architectures": raw["architectures"]},
         "image": _image_settings(processor),
         "text": {"clean_up_tokenization_spaces": bool(processor.tokenizer.clean_up_tokenization_spaces)},
-        "generation": _read_json(generation) if generation.exists() else {},
+        "generation": _read_object(generation) if generation.exists() else {},
     }
-    return Checkpoint(folder, family, config, processor)
+    return Checkpoint(folder, family, config, processor, empty)
 
 
 def load_model(checkpoint: Checkpoint, *, allow_nonfinite: bool = False) -> Any:
@@ -93,35 +111,30 @@ def load_model(checkpoint: Checkpoint, *, allow_nonfinite: bool = False) -> Any:
     Raises:
         ModelError: a damaged or incomplete safetensors file, or a weight that is not a number.
     """
-    import torch
-    import transformers
-    from safetensors import SafetensorError
-
-    transformers.utils.logging.disable_progress_bar()
-    loader = getattr(transformers, checkpoint.architecture)
-    _check_headers(checkpoint.folder)
+    folder, empty = checkpoint.folder, checkpoint.outline
+    tensors = read_tensors(folder)
+    if not allow_nonfinite:
+        refuse_nonfinite(tensors, folder)
     try:
-        model, found = loader.from_pretrained(
-            checkpoint.folder,
-            dtype=torch.float32,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-    except MmedgeError:
-        raise
-    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise ModelError(f"the weights in `{checkpoint.folder}` cannot be loaded: {_first_line(error)}") from error
-    for kind in ("missing_keys", "mismatched_keys"):
-        if names := sorted(map(str, found[kind])):
+        with _quiet():
+            model, found = type(empty).from_pretrained(
+                None,
+                config=empty.config,
+                state_dict=tensors,
+                dtype=torch.float32,
+                ignore_mismatched_sizes=True,  # they are refused below, by name
+                output_loading_info=True,
+            )
+            if generation := checkpoint.config["generation"]:
+                model.generation_config = transformers.GenerationConfig.from_dict(generation)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"the weights in `{folder}` cannot be loaded: {first_line(error)}") from error
+    for kind, complaint in COMPLAINTS.items():
+        if names := sorted(str(name[0] if isinstance(name, tuple) else name) for name in found[kind]):
             raise ModelError(
-                f"`{checkpoint.folder}` lacks {len(names)} of the model's tensors or has them in another shape, "
-                f"the first is `{names[0]}`",
+                f"`{folder}` {complaint.format(len(names))}, the first is `{names[0]}`",
                 hint="is config.json that of these weights?",
             )
-    if not allow_nonfinite:
-        _refuse_nonfinite(model)
     return model.eval()
 
 
@@ -133,25 +146,25 @@ def _download(model: str, revision: str) -> Path:
         return Path(snapshot_download(model, revision=revision, allow_patterns=list(WANTED)))
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
         raise DownloadError(
-            f"cannot fetch `{model}` at `{revision}`: {_first_line(error)}",
+            f"cannot fetch `{model}` at `{revision}`: {first_line(error)}",
             hint="without a network, give the folder of a checkpoint instead of its name",
         ) from error
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> Any:
     try:
-        value = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise ModelError(f"`{path.parent}` has no {path.name}", hint="is it a Hugging Face checkpoint?") from None
+        if not path.is_file():  # a FIFO would be waited for
+            raise ModelError(f"`{path.parent}` has no {path.name}", hint="is it a Hugging Face checkpoint?")
+        return json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"cannot read `{path}`: {_first_line(error)}") from error
+        raise ModelError(f"cannot read `{path}`: {first_line(error)}") from error
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    value = _read_json(path)
     if not isinstance(value, dict):
         raise ModelError(f"`{path}` is not a JSON object")
     return value
-
-
-def _first(folder: Path, *names: str) -> Path:
-    return next((folder / name for name in names if (folder / name).exists()), folder / names[0])
 
 
 def _refuse_remote_code(folder: Path) -> None:
@@ -175,53 +188,55 @@ def _remote_code(value: Any) -> str | None:
     return None
 
 
-def _refuse_pickle(folder: Path) -> None:
-    if any(folder.glob("*.safetensors")):
-        return
-    if pickle := next((path for path in sorted(folder.iterdir()) if path.suffix in PICKLES), None):
-        raise ModelError(
-            f"`{pickle}` is a pickle file, which can run code when it is loaded",
-            hint="on a machine you can lose: load it with `transformers`, then `model.save_pretrained(FOLDER)`",
-        )
-    raise ModelError(f"`{folder}` has no weights (*.safetensors)")
-
-
 def _family_of(raw: dict[str, Any], folder: Path) -> Family:
-    kind, architectures = raw.get("model_type"), raw.get("architectures")
-    if not isinstance(kind, str) or kind not in find.names("families"):
+    kind, architectures, known = raw.get("model_type"), raw.get("architectures"), find.names("families")
+    if kind not in known:
+        close = get_close_matches(str(kind), known, n=1)
         raise ModelError(
-            f"`{folder}` is a `{kind}` model, which mmedge does not know",
-            hint=f"known: {', '.join(find.names('families'))}",
+            f"`{folder}` is a model of type `{kind}`, which mmedge does not know",
+            hint=f"did you mean `{close[0]}`?" if close else f"known: {', '.join(known)}",
         )
-    family = find.family(kind)
+    family = find.family(str(kind))
     named = architectures[0] if isinstance(architectures, list) and architectures else None
     if named not in family.architectures:
         raise ModelError(
             f"`{folder}` is a `{named}`, which the family `{kind}` does not export",
             hint=f"it exports: {', '.join(family.architectures)}",
         )
+    if "quantization_config" in raw:
+        raise ModelError(
+            f"`{folder}` is quantized already", hint="export the checkpoint that it was quantized from instead"
+        )
     return family
 
 
-def _spell_out(raw: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """config.json with the defaults that `transformers` would fill in, as plain JSON."""
-    from transformers import AutoConfig
-
+def _settings(raw: dict[str, Any], folder: Path) -> Any:
+    """config.json as `transformers` understands it, with its defaults filled in."""
     try:
-        full = AutoConfig.for_model(**raw).to_json_string(use_diff=False)
+        return transformers.AutoConfig.for_model(**_without_run_options(raw))
     except Exception as error:  # config classes raise what their validators raise
-        raise ModelError(f"`{folder / 'config.json'}` is not valid: {_first_line(error)}") from error
-    config: dict[str, Any] = json.loads(full)
-    return config | {"architectures": raw["architectures"]}
+        raise ModelError(f"`{folder / 'config.json'}` is not valid: {first_line(error)}") from error
+
+
+def _without_run_options(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_run_options(item) for key, item in value.items() if key.lstrip("_") not in RUN_OPTIONS}
+    return value
 
 
 def _load_processor(folder: Path) -> Any:
-    from transformers import AutoProcessor
-
     try:
-        return AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        processor = transformers.AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # processors raise whatever their many parts raise
-        raise ModelError(f"the processor of `{folder}` cannot be loaded: {_first_line(error)}") from error
+        raise ModelError(f"the processor of `{folder}` cannot be loaded: {first_line(error)}") from error
+    if not hasattr(processor, "image_processor"):
+        raise ModelError(
+            f"`{folder}` does not say how to process pictures", hint="is preprocessor_config.json missing?"
+        )
+    vocabularies = sorted(processor.tokenizer.vocab_files_names.values())
+    if not any((folder / name).is_file() for name in vocabularies):  # the library would make an empty one
+        raise ModelError(f"`{folder}` has no vocabulary", hint=f"one of these is missing: {', '.join(vocabularies)}")
+    return processor
 
 
 def _image_settings(processor: Any) -> dict[str, Any]:
@@ -230,28 +245,16 @@ def _image_settings(processor: Any) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if value is not None}
 
 
-def _check_headers(folder: Path) -> None:
-    """Damage is named before `transformers` gets to wrap it."""
-    from safetensors import SafetensorError, safe_open
-
-    for path in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(path, framework="pt") as file:
-                names = list(file.keys())
-        except (SafetensorError, OSError, ValueError) as error:
-            raise ModelError(f"`{path}` is damaged: {_first_line(error)}") from error
-        if len(names) > 50_000:
-            raise ModelError(f"`{path}` has {len(names)} tensors, at most 50000 are read")
-
-
-def _refuse_nonfinite(model: Any) -> None:
-    for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise ModelError(
-                f"the weight `{name}` has values that are not finite",
-                hint="is the file damaged? `--allow-nonfinite` exports it all the same",
-            )
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What the library only warns about is an error here, said in one line."""
+    log = transformers.utils.logging
+    before, bars = log.get_verbosity(), log.is_progress_bar_enabled()
+    log.set_verbosity_error()
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        log.set_verbosity(before)
+        if bars:
+            log.enable_progress_bar()
