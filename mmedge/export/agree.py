@@ -130,9 +130,10 @@ def compare_answers(plan: Plan, model: Any, processor: Any, pipeline: Pipeline, 
     equal, worst = 0, ""
     for example in examples:
         request = Request((example.pixels(),), example.text)
-        want = plan.family.generate(model, processor, request, LIMIT)
         prompt = pipeline.prepare(request)
-        got = [piece.token for piece in pipeline.stream(prompt, limit=LIMIT) if piece.token is not None]
+        limit = _limit(prompt)
+        want = plan.family.generate(model, processor, request, limit)
+        got = [piece.token for piece in pipeline.stream(prompt, limit=limit) if piece.token is not None]
         if got == want:
             equal += 1
         elif not worst:
@@ -183,9 +184,13 @@ def judge(plan: Plan, agreement: Sequence[Agreement], answers: Answers) -> None:
 def answer_greedily(engine: Engine, prompt: Prompt, values: Tensors) -> None:
     """Run an answer of at most `LIMIT` tokens, from what was encoded."""
     engine.begin(values)
-    limit = min(LIMIT, prompt.capacity - len(prompt.tokens))
-    for _ in decode(engine.step, prompt.tokens, pick=greedy, stop=prompt.stop, limit=limit):
+    for _ in decode(engine.step, prompt.tokens, pick=greedy, stop=prompt.stop, limit=_limit(prompt)):
         pass
+
+
+def _limit(prompt: Prompt) -> int:
+    """Of tokens: the checkpoint's own `generate` crashes past its last position."""
+    return min(LIMIT, prompt.capacity - len(prompt.tokens))
 
 
 def _cosine(want: np.ndarray, got: np.ndarray) -> float:

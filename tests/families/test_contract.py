@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import mmedge
 from mmedge.core import find
+from mmedge.core.bundle import open_bundle
 from mmedge.core.family import Family, Request
 from mmedge.export.agree import TorchSession
 from mmedge.export.build import export
@@ -19,7 +19,7 @@ from mmedge.media.image import decode_picture
 
 CASES = [(name, index) for name in find.names("families") for index in range(len(find.family(name).tiny))]
 ENGINES = ("onnxruntime", "openvino")
-TEXTS = ("what is it?", "a", "ÄÖ naïve — 北京 [SEP] 🙂", "a much longer text than the others, all in all")
+TEXTS = ("what is it?", "a", "ÄÖ — 北京 [SEP] 🙂", "how many are there ?")
 
 
 @pytest.fixture(
@@ -33,27 +33,15 @@ def exported(request, tiny_checkpoint, tmp_path_factory) -> tuple[Family, Path, 
     return family, checkpoint, work / "bundle"
 
 
-def pictures(folder: Path) -> list[Path]:
-    """Sizes and modes that no trace saw."""
-    generator = np.random.default_rng(0)
-    paths = []
-    for index, (width, height, mode) in enumerate([(32, 32, "RGB"), (75, 20, "RGBA"), (9, 61, "L"), (200, 150, "P")]):
-        noise = generator.integers(0, 256, (max(1, height // 4), max(1, width // 4), 3), np.uint8)
-        picture = Image.fromarray(noise).resize((width, height)).convert(mode)
-        paths.append(folder / f"{index}.png")
-        picture.save(paths[-1])
-    return paths
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
-def test_answers_are_those_of_generate(exported, engine, tmp_path):
+def test_answers_are_those_of_generate(exported, engine, pictures):
     family, folder, bundle = exported
     checkpoint = read_checkpoint(folder)
     model = load_model(checkpoint)
     different = set()
     with mmedge.load(bundle, backend=engine) as pipeline:
-        for path, text in zip(pictures(tmp_path), TEXTS, strict=True):
+        for path, text in zip(pictures[2:6], TEXTS, strict=True):
             for task in pipeline.tasks:
                 asked = text if task == "ask" else None
                 # The checkpoint's own tokenizer takes `[SEP]` in a text for the token; we never do.
@@ -95,9 +83,6 @@ def test_every_graph_gives_the_numbers_of_its_component(exported, engine):
 @pytest.mark.slow
 def test_preprocessing_is_the_checkpoints_own(exported):
     *_, bundle = exported
-    assert mmedge.Bundle and find  # the package itself loads nothing of the export
-    from mmedge.core.bundle import open_bundle
-
     assert open_bundle(bundle).manifest.preprocess_max_abs <= 2 / 255
 
 
