@@ -43,10 +43,10 @@ def test_damage_to_any_file_is_found_and_the_file_is_named(damage, spoiled, work
 
 
 def test_a_file_of_another_size_is_not_even_read(spoiled):
-    os.truncate(spoiled / "graphs/encoder.bin", 1 << 40)  # takes no room on the disk, but would take an hour to read
+    os.truncate(spoiled / "graphs/encoder.bin", 1 << 30)  # takes no room on the disk
     bundle = open_bundle(spoiled)
     for use in (bundle.verify, lambda: bundle.read("graphs/encoder.bin"), lambda: bundle.file("graphs/encoder.bin")):
-        with pytest.raises(BundleError, match="is 1099511627776 bytes, the manifest says 4224"):
+        with pytest.raises(BundleError, match="is 1073741824 bytes, the manifest says 4224"):
             use()
 
 

@@ -80,6 +80,7 @@ ABUSES = {
     "NaN": with_config(b"NaN"),
     "Infinity": with_config(b"-Infinity"),
     "1e999": with_config(b"1e999"),
+    "an integer of 41 digits": with_config(b"9" * 41),
     "an integer of 5,000 digits": with_config(b"9" * 5000),
     "an integer of a megabyte": with_config(b"9" * 1_000_000),
     "half a surrogate pair": with_config(b'"\\ud800"'),
@@ -165,7 +166,9 @@ def test_an_ordinary_config_is_read(text, manifest_values):
 
 def test_the_depth_that_is_allowed_is_read(manifest_values):
     parse_manifest(with_config(b"[" * 14 + b"]" * 14)(manifest_values))
-    parse_manifest(with_config(b'"%s\\"["' % (b"[{" * 1000))(manifest_values))  # brackets in text are no depth
+    parse_manifest(
+        with_config(b'"%s\\"%s"' % (b"[{" * 1000, b"{[" * 1000))(manifest_values)
+    )  # brackets in text are no depth
 
 
 def test_notes_for_others_are_allowed_and_dropped(manifest_values):

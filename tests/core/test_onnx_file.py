@@ -88,6 +88,12 @@ def without_admitting_it(model):
     model.graph.initializer.append(tensor)
 
 
+def without_saying_where(model):
+    tensor = outside()
+    tensor.ClearField("external_data")
+    model.graph.initializer.append(tensor)
+
+
 def deep(model):
     graph = model.graph
     for _ in range(200):
@@ -136,6 +142,7 @@ HOSTILE = {
     "sparse indices": sparse("indices"),
     "training": training,
     "without admitting it": without_admitting_it,
+    "without saying where": without_saying_where,
     "deep": deep,
 }
 
@@ -157,11 +164,29 @@ def test_a_model_that_refers_elsewhere_is_refused(case, spoiled, workshop):
             use()
 
 
+def test_a_model_may_not_refer_into_another_folder_even_if_the_file_is_listed(spoiled, workshop):
+    (spoiled / "graphs/shared").mkdir()
+    (spoiled / "graphs/shared/encoder.bin").write_bytes(bytes(4224))
+    model = onnx.load_model_from_string(workshop.files[MODEL])
+    change("location", "shared/encoder.bin")(model)
+    with pytest.raises(BundleError, match="no plain file name"):
+        spoil(spoiled, workshop, model.SerializeToString()).file(MODEL)
+
+
 def field(number, content):
-    """A length-delimited protobuf field of less than 128 bytes."""
-    return bytes([number << 3 | 2, len(content)]) + content
+    """A length-delimited protobuf field of less than 16 KiB."""
+    return bytes([number << 3 | 2, 0x80 | len(content) & 0x7F, len(content) >> 7]) + content
 
 
+def half(**reference):
+    """Part of a tensor that is harmless alone."""
+    tensor = TensorProto()
+    for key, value in reference.items():
+        tensor.external_data.add(key=key, value=value)
+    return tensor.SerializeToString()
+
+
+HALVES = field(5, half(location="encoder.bin", offset="4224")) + field(5, half(location="encoder.bin", length="4224"))
 ENTRY = field(13, field(1, b"location") + field(2, b"../x"))
 GARBAGE = {
     "truncated": lambda raw: raw[:-1],
@@ -172,11 +197,11 @@ GARBAGE = {
     "wire type 7": lambda raw: raw + b"\x0f",
     "endless number": lambda raw: raw + b"\x08" + b"\xff" * 20,
     "huge field": lambda raw: raw + b"\x3a\xff\xff\xff\xff\x0f",
-    "tag with bits that engines drop": lambda raw: raw + b"\xba\x80\x80\x80\x10" + field(5, ENTRY)[1:],
-    "second graph, merged into the first": lambda raw: raw + field(7, field(5, ENTRY)),
+    "tag with bits that engines drop": lambda raw: raw + b"\xba\x80\x80\x80\x10" + field(7, field(5, ENTRY))[1:],
+    "second graph, merged into the first": lambda raw: raw + field(7, b""),
+    "halves of a tensor, merged into a wrong one": lambda raw: field(7, field(1, field(5, HALVES))),
     "entry with two keys": lambda raw: raw + field(7, field(5, field(13, field(1, b"a") + field(1, b"location")))),
     "entry that is not text": lambda raw: field(7, field(5, field(13, field(1, b"location") + field(2, b"\xff")))),
-    "halves of a tensor": lambda raw: field(7, field(1, field(5, field(5, b"\x70\x01") + field(5, ENTRY)))),
 }
 
 
