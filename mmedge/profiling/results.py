@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from mmedge.profiling.messages import Memory
 from mmedge.profiling.report import Metric, Profile, Result, Run, Share
-from mmedge.profiling.statistics import interval, spread, verdict
+from mmedge.profiling.statistics import Resampling, spread, verdict
 
 STAGES = ("read", "decode", "preprocess", "encode", "project", "prefill", "decode_loop", "detokenise")
 """In the order they run; a stage that is not among them comes after these."""
@@ -22,9 +22,11 @@ def results_of(profile: Profile) -> tuple[Result, ...]:
     """One result per candidate, each compared with the first; the last one, its twin, says how well that works."""
     runs = profile.rounds
     count = len(profile.candidates)
+    by_candidate = [[run for run in runs if run.candidate == number] for number in range(count)]
+    resampling = Resampling(np.array([run.sitting for run in by_candidate[0]]))
     metrics: list[list[Metric]] = [[] for _ in range(count)]
     for name, value in _measures(runs).items():
-        for number, metric in _compare(name, [_times(runs, number, value) for number in range(count)], _sittings(runs)):
+        for number, metric in _compare(name, [_times(own, value) for own in by_candidate], resampling):
             metrics[number].append(metric)
     return tuple(_result(profile, number, tuple(metrics[number])) for number in range(count))
 
@@ -47,20 +49,15 @@ def _measures(runs: Sequence[Run]) -> dict[str, Callable[[Run], float | None]]:
     }
 
 
-def _times(runs: Sequence[Run], candidate: int, value: Callable[[Run], float | None]) -> np.ndarray:
+def _times(runs: Iterable[Run], value: Callable[[Run], float | None]) -> np.ndarray:
     """One per round; NaN where an answer had no such stage."""
-    found = [value(run) for run in runs if run.candidate == candidate]
-    return np.array([np.nan if each is None else each for each in found])
+    return np.array([np.nan if (found := value(run)) is None else found for run in runs])
 
 
-def _sittings(runs: Sequence[Run]) -> np.ndarray:
-    return np.array([run.sitting for run in runs if run.candidate == 0], np.int64)
-
-
-def _compare(name: str, times: Sequence[np.ndarray], sittings: np.ndarray) -> Iterable[tuple[int, Metric]]:
+def _compare(name: str, times: Sequence[np.ndarray], resampling: Resampling) -> Iterable[tuple[int, Metric]]:
     """The measure of every candidate, judged by what the first and its twin, the last, differ in it."""
     known = [each[~np.isnan(each)] for each in times]
-    ratios = [None, *(interval(each, times[0], sittings) for each in times[1:])]
+    ratios = [None, *(resampling.interval(each, times[0]) for each in times[1:])]
     noise = ratios[-1].reach if ratios[-1] else 1.0
     for number, (values, ratio) in enumerate(zip(known, ratios, strict=True)):
         # The twin's own noise would excuse any difference to itself.

@@ -54,23 +54,42 @@ def spread(values: Sequence[float] | np.ndarray) -> Spread:
     return Spread(float(middle), float(high - low), len(values))
 
 
-def interval(times: np.ndarray, baseline: np.ndarray, sittings: np.ndarray) -> Interval | None:
-    """Median of the paired ratios ``times / baseline``, one per round, and its 95 % bootstrap interval.
+class Resampling:
+    """The draws of a bootstrap of rounds, the same for every measure of a profile.
 
-    Processes of one program differ from each other by more than chance within one of them explains. So the bootstrap
-    has two levels: it draws sittings, the groups of processes that rounds were measured in (``sittings``, one number
-    per round), and then rounds inside each. With one sitting that is the ordinary bootstrap of rounds.
-
-    Returns:
-        None when fewer than `FEWEST` rounds have both times.
+    Processes of one program differ from each other by more than chance within one of them explains. So it has two
+    levels: it draws sittings, the groups of processes that rounds were measured in, and then rounds inside each. With
+    one sitting it is the ordinary bootstrap.
     """
-    both = (times > 0) & (baseline > 0)
-    if np.count_nonzero(both) < FEWEST:
-        return None
-    logs = np.log(times[both] / baseline[both])
-    medians = _resampled_medians(logs, sittings[both])
-    low, high = np.percentile(medians, (2.5, 97.5))
-    return Interval(*(float(value) for value in np.exp((np.median(logs), low, high))))
+
+    def __init__(self, sittings: np.ndarray) -> None:
+        """``sittings`` numbers the sitting of each round."""
+        chance = np.random.default_rng(SEED)
+        step = max(1, _CHUNK // max(1, len(sittings)))
+        parts = [_draw(sittings, chance, min(step, RESAMPLES - done)) for done in range(0, RESAMPLES, step)]
+        self._counts = np.concatenate(parts, axis=1)
+        """How often each round was drawn: ``[round, resample]``."""
+
+    def interval(self, times: np.ndarray, baseline: np.ndarray) -> Interval | None:
+        """Median of the paired ratios ``times / baseline``, one per round, and its 95 % interval.
+
+        Returns:
+            None when fewer than `FEWEST` rounds have both times (more than 0, and not NaN).
+        """
+        both = (times > 0) & (baseline > 0)
+        if np.count_nonzero(both) < FEWEST:
+            return None
+        logs = np.log(times[both] / baseline[both])
+        low, high = np.percentile(self._medians(logs, self._counts[both]), (2.5, 97.5))
+        return Interval(*(float(value) for value in np.exp((np.median(logs), low, high))))
+
+    def _medians(self, values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """Of every resample that drew any of ``values``, found by counting: sorting each takes ten times as long."""
+        order = np.argsort(values)
+        reached = np.cumsum(counts[order], axis=0, dtype=np.uint16 if len(counts) < 1 << 16 else np.uint32)
+        reached = reached[:, reached[-1] > 0]
+        below, above = ((reached < half).sum(axis=0) for half in ((reached[-1] + 1) // 2, reached[-1] // 2 + 1))
+        return (values[order[below]] + values[order[above]]) / 2  # type: ignore[no-any-return]
 
 
 def verdict(found: Interval | None, resolution: float = 1.0, margin: float = MARGIN) -> Verdict:
@@ -90,19 +109,13 @@ def verdict(found: Interval | None, resolution: float = 1.0, margin: float = MAR
     return "same" if found.reach <= min(bound, WIDEST) else "unclear"
 
 
-def _resampled_medians(values: np.ndarray, sittings: np.ndarray) -> np.ndarray:
-    chance = np.random.default_rng(SEED)
-    step = max(1, _CHUNK // len(values))
-    parts = [_draw(values, sittings, chance, min(step, RESAMPLES - done)) for done in range(0, RESAMPLES, step)]
-    return np.concatenate(parts)
-
-
-def _draw(values: np.ndarray, sittings: np.ndarray, chance: np.random.Generator, count: int) -> np.ndarray:
-    """Medians of ``count`` resamples as long as ``values``: as many rounds of each drawn sitting, give or take one."""
+def _draw(sittings: np.ndarray, chance: np.random.Generator, count: int) -> np.ndarray:
+    """``count`` resamples as long as ``sittings``, with as many rounds of each drawn sitting, give or take one."""
     _, of, sizes = np.unique(sittings, return_inverse=True, return_counts=True)
-    grouped = values[np.argsort(of, kind="stable")]
+    rounds, length = np.argsort(of, kind="stable"), len(sittings)
     starts = np.concatenate(([0], np.cumsum(sizes)[:-1]))
-    slots = np.arange(len(values)) % len(sizes)
-    drawn = chance.integers(0, len(sizes), (count, len(sizes)))[:, slots]
+    drawn = chance.integers(0, len(sizes), (count, len(sizes)))[:, np.arange(length) % len(sizes)]
     inside = (chance.random(drawn.shape) * sizes[drawn]).astype(np.int64)
-    return np.median(grouped[starts[drawn] + inside], axis=1)  # type: ignore[no-any-return]
+    places = rounds[starts[drawn] + inside] * count + np.arange(count)[:, None]
+    counts = np.bincount(places.ravel(), minlength=length * count)
+    return counts.astype(np.uint16).reshape(length, count)

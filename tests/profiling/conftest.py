@@ -84,7 +84,7 @@ def wait_for_end() -> Callable[[int], None]:
     return wait
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def made_up() -> Callable[..., Profile]:
     """A whole profile in which candidate and round decide how long an answer took, in ms."""
 

@@ -2,10 +2,14 @@ import numpy as np
 import pytest
 
 from mmedge.profiling import statistics
-from mmedge.profiling.statistics import FEWEST, Interval, interval, spread, verdict
+from mmedge.profiling.statistics import FEWEST, Interval, Resampling, spread, verdict
 
 ONE = np.ones(60)
 SITTINGS = np.repeat(np.arange(5), 12)
+
+
+def interval(times: np.ndarray, baseline: np.ndarray, sittings: np.ndarray) -> Interval | None:
+    return Resampling(sittings).interval(times, baseline)
 
 
 @pytest.fixture
@@ -82,6 +86,22 @@ def test_sittings_may_differ_in_length():
 @pytest.mark.parametrize("rounds", range(FEWEST))
 def test_too_few_rounds_give_no_interval(rounds):
     assert interval(ONE[:rounds], ONE[:rounds], SITTINGS[:rounds]) is None
+
+
+@pytest.mark.parametrize("rounds", [59, 60])
+def test_medians_are_those_of_the_drawn_rounds(rounds, fewer_resamples):
+    """Compared with drawing them one by one, for an even and an odd number of rounds."""
+    resampling = Resampling(SITTINGS[:rounds])
+    values = np.random.default_rng(4).standard_normal(rounds)
+    drawn = [np.median(np.repeat(values, counts)) for counts in resampling._counts.T]
+    assert resampling._counts.shape == (rounds, 600) and {*resampling._counts.sum(axis=0)} == {rounds}
+    assert resampling._medians(values, resampling._counts) == pytest.approx(drawn)
+
+
+def test_a_resample_holds_rounds_of_as_many_sittings_as_there_are(fewer_resamples):
+    counts = Resampling(SITTINGS)._counts
+    by_sitting = np.stack([counts[sitting == SITTINGS].sum(axis=0) for sitting in range(5)])
+    assert {*np.unique(by_sitting)} <= {0, 12, 24, 36, 48, 60}
 
 
 def test_rounds_in_which_one_of_them_had_no_such_stage_are_left_out():

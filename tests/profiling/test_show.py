@@ -1,0 +1,95 @@
+import pytest
+from msgspec.structs import replace
+
+from mmedge.profiling import statistics
+from mmedge.profiling.doubts import doubts_of
+from mmedge.profiling.meters import State
+from mmedge.profiling.show import WIDTH, lines
+
+
+def noisy(candidate: int, index: int) -> float:
+    return 10.0 * (candidate + 1) * (1 + (index * 7 + candidate * 3) % 5 / 10)
+
+
+@pytest.fixture(scope="module")
+def worst(made_up):
+    """Long names, many candidates, large numbers, every doubt that can be had together."""
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setattr(statistics, "RESAMPLES", 100)
+    names = [f"{name}-of-a-very-long-model-name-{'x' * 60} onnxruntime+openvino" for name in "abcdef"]
+    found = made_up(
+        lambda candidate, index: 1e4 * noisy(candidate, index),
+        rounds=1003,
+        names=names,
+        pictures=2000,
+        expected="a picture",
+        text=lambda candidate, index: f"{index % 1000} cats",
+        tokens=lambda candidate: 200 * (candidate + 1),
+        state=State(123.4, ("powersave", "schedutil"), True, 12345.0),
+    )
+    monkeypatch.undo()
+    return replace(found, doubts=doubts_of(found))
+
+
+def test_no_line_is_wider_than_a_terminal(worst):
+    assert len(worst.doubts) > 12
+    assert [line for line in lines(worst) if len(line) > WIDTH] == []
+
+
+def test_no_line_ends_in_space(worst):
+    assert [line for line in lines(worst) if line != line.rstrip()] == []
+
+
+def test_numbers_stand_in_columns_of_their_own(worst):
+    """No two cells run into each other, whatever they hold."""
+    rows = [line.split() for line in lines(worst) if line[14:16].strip().isdigit() and " .. " in line]
+    assert rows and {len(row) for row in rows if row[0].isdigit()} == {8}
+    costs = [line.split() for line in lines(worst) if line.endswith("/1003")]
+    assert len(costs) == 7 and {len(row) for row in costs} == {9}
+
+
+def test_a_row_tells_time_spread_ratio_interval_and_verdict(made_up):
+    found = made_up(lambda candidate, index: 5.0 if candidate == 1 else 10.0)
+    shown = list(lines(found))
+    start = next(index for index, line in enumerate(shown) if "median ms" in line) + 1
+    assert shown[start : start + 3] == [
+        "answer         1      10.00     0.000",
+        "               2       5.00     0.000   x0.50    0.500 .. 0.500  faster",
+        "               =      10.00     0.000   x1.00    1.000 .. 1.000  same",
+    ]
+
+
+def test_a_row_tells_what_a_candidate_takes_besides_time(made_up):
+    found = made_up(expected="a picture", text=lambda candidate, index: "a dog" if candidate == 1 else "a picture")
+    shown = list(lines(found))
+    start = next(index for index, line in enumerate(shown) if "start s" in line)
+    assert shown[start : start + 4] == [
+        "    start s  load s  PSS MiB  peak MiB  file MiB  tokens/s      right       as 1",
+        " 1    0.600   0.300       50        70       5.0     666.7        3/3        3/3",
+        " 2    0.600   0.300       50        70       5.0     666.7        0/3        0/3",
+        " =    0.600   0.300        -         -       5.0     666.7        3/3        3/3",
+    ]
+
+
+def test_what_cannot_be_told_is_a_dash(made_up):
+    found = made_up(tokens=lambda candidate: 1)
+    row = next(line for line in lines(found) if line.startswith(" 1    0.600"))
+    assert row.split()[6:8] == ["-", "-"]
+
+
+def test_the_bound_of_the_verdicts_is_told(made_up):
+    assert "same: not more than 3.0% " in " ".join(lines(made_up()))
+    noisier = made_up(lambda candidate, index: 10.5 if candidate == 2 else 10.0)
+    assert "same: not more than 5.0% " in " ".join(lines(noisier))
+
+
+def test_doubts_come_last_with_their_advice(made_up):
+    found = made_up(pictures=100)
+    shown = list(lines(replace(found, doubts=doubts_of(found))))
+    assert shown[-1] == "doubt: 30 of 100 pictures were answered; use --rounds 100"
+
+
+def test_too_few_rounds_are_shown_without_ratios(made_up):
+    shown = list(lines(made_up(rounds=3)))
+    assert any(line.split() == ["answer", "1", "10.00", "0.000"] for line in shown)
+    assert any(line.endswith("unclear") for line in shown)
