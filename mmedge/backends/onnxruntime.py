@@ -12,6 +12,7 @@ The CPU memory arena is off: it keeps every size that a growing cache ever asked
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -23,6 +24,8 @@ from mmedge.core.machine import usable_cores
 from mmedge.core.manifest import Graph
 from mmedge.core.ports import Port, Tensors
 from mmedge.needs import needs
+
+_log = logging.getLogger(__name__)
 
 _SILENT = 4
 """Log severity "fatal": what goes wrong is raised, and then told once."""
@@ -40,13 +43,17 @@ class OnnxRuntime:
         return graph.precision.endswith("-weights")
 
     def compile(self, graph: Graph, source: Path, output: Path) -> Path:
-        artifact = output / f"{graph.component}.onnx"
-        options = _options(threads=0)
+        artifact, options = output / f"{graph.component}.onnx", _options(threads=0)
         options.optimized_model_filepath = str(artifact)
         options.add_session_config_entry(
             "session.optimized_model_external_initializers_file_name", f"{artifact.name}.data"
         )
         options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+        if not _has_int8_weights():
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
+            _log.warning(
+                "onnxruntime %s runs `%s` in float32, 1.25 and later in 8 bits", self.version(), graph.component
+            )
         _open(source, options, f"onnxruntime cannot compile `{graph.component}`")
         return artifact
 
@@ -114,6 +121,13 @@ def _options(threads: int) -> Any:
     return options
 
 
+def _has_int8_weights() -> bool:
+    """Before 1.25 weights of 8 bits, at least the last ones of every such graph, are turned to float32 at each run
+    (many times slower than doing it once) unless the quantization is undone."""
+    major, minor, *_ = _library().__version__.split(".")
+    return (int(major), int(minor)) >= (1, 25)
+
+
 def _open(path: Path, options: Any, failure: str) -> Any:
     with told_as_ours(failure, _exceptions()):
         return _library().InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -132,6 +146,7 @@ def _exceptions() -> tuple[type[Exception], ...]:
     return (*own, RuntimeError)
 
 
+@cache
 def _library() -> Any:
     with needs("onnxruntime"):
         import onnxruntime

@@ -18,7 +18,8 @@ class Session(Protocol):
         """Outputs by name, without the cache. The inputs held by ``reset`` need not be fed again.
 
         Raises:
-            InputError: a feed has the wrong name, dtype or shape (`core.ports.check_feeds`).
+            InputError: a feed has the wrong name, dtype or shape (`core.ports.check_feeds`); the cache is as it was.
+            BackendError: the engine failed; what the cache holds is unknown until the next reset.
         """
         ...
 

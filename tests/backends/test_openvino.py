@@ -1,0 +1,57 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+pytestmark = pytest.mark.parametrize("backend", ["openvino"], indirect=True)
+
+ALONE = """
+import sys
+
+def refuse(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.fork", "os.posix_spawn"):
+        raise SystemExit(f"{event} {arguments}")
+
+sys.addaudithook(refuse)
+from mmedge.backends.openvino import BACKEND
+
+assert "openvino" not in sys.modules
+BACKEND.version()
+assert "openvino" in sys.modules
+assert "openvino_telemetry" not in sys.modules
+"""
+
+
+def test_importing_the_engine_reports_nothing_to_anyone(backend, tmp_path):
+    environment = {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", ALONE], env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def layers_of(session) -> list[str]:
+    """What the engine really runs."""
+    nodes = session._request.get_compiled_model().get_runtime_model().get_ops()
+    return [node.get_rt_info()["layerType"].astype(str) for node in nodes]
+
+
+def test_self_attention_and_its_state_are_one_operation(decoder, decoder_graph):
+    kinds, layers = layers_of(decoder), decoder_graph.cache.layers
+    assert kinds.count("ScaledDotProductAttention") == layers
+    assert kinds.count("MemoryInput") == 2 * layers
+
+
+def test_the_cache_is_neither_input_nor_output(decoder):
+    compiled = decoder._request.get_compiled_model()
+    assert [edge.get_any_name() for edge in compiled.outputs] == ["logits"]
+    assert not [edge for edge in compiled.inputs if edge.get_any_name().startswith("past")]
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8-weights", "int4-weights"])
+def test_everything_but_static_int8_computes_in_float32(precision, backend, sources, tower_graph, tmp_path):
+    graph = msgspec.structs.replace(tower_graph, precision=precision)
+    session = backend.open(graph, backend.compile(graph, sources["tower"], tmp_path))
+    assert str(session._request.get_compiled_model().get_property("INFERENCE_PRECISION_HINT")) == "<Type: 'float32'>"
