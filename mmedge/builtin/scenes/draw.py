@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
@@ -27,6 +27,7 @@ SPLITS = {
     "held-out": range(12_000_000, 13_000_000),
 }
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+KINDS = {"digit": 12, "one": 28, "two": 30, "three": 30}  # how many in 100 pictures show what
 RADII = {"small": (9.0, 11.0), "big": (16.0, 18.0)}  # pixels, of the circle around the shape
 COLOURS = {
     "red": (215, 35, 40),
@@ -111,17 +112,17 @@ class Drawing(NamedTuple):
 
 def draw(seed: int, *, digits: bool = True) -> Drawing:
     """The picture of a seed with its caption and its questions; without ``digits``, scikit-learn is not needed."""
-    scene = imagine(seed, digits=digits)
+    scene = imagine(seed, KINDS if digits else KINDS | {"digit": 0})
     return Drawing(paint(scene), caption(scene), questions(scene))
 
 
 # Scenes
 
 
-def imagine(seed: int, *, digits: bool = True) -> Scene:
-    """One to three shapes, all of different colour and shape, or (12 in 100) one handwritten digit."""
+def imagine(seed: int, kinds: Mapping[str, int] = KINDS) -> Scene:
+    """One to three shapes, no two alike in colour and shape, or one handwritten digit: as often as ``kinds`` says."""
     chance = random.Random(seed)
-    kind = chance.choices(("digit", "one", "two", "three"), (12 if digits else 0, 28, 30, 30))[0]
+    kind = chance.choices(tuple(kinds), tuple(kinds.values()))[0]
     if kind == "digit":
         return Scene(seed, (_some_digit(chance, seed, radius=chance.uniform(22, 38)),))
     return Scene(seed, in_caption_order(_arranged(chance, NUMBERS.index(kind))))
@@ -406,7 +407,7 @@ def _blobs(chance: np.random.Generator) -> np.ndarray:
 _PATTERNS = (_plain, _gradient, _stripes, _checker, _blobs)
 
 
-# Handwriting: 1797 digits of 8x8 pixels by 43 people, bundled with scikit-learn
+# Handwriting: 1797 digits of 8x8 pixels by 13 people, bundled with scikit-learn
 
 
 @cache
