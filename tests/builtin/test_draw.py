@@ -22,7 +22,7 @@ def scene(*things: Thing) -> Scene:
 
 
 def shapes(seed: int) -> Scene:
-    return draw.imagine(seed, digits=False)
+    return draw.imagine(seed, draw.KINDS | {"digit": 0})
 
 
 def test_a_seed_is_the_whole_drawing():
