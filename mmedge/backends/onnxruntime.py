@@ -140,9 +140,11 @@ def _names(edges: Iterable[Any]) -> tuple[str, ...]:
 @cache
 def _exceptions() -> tuple[type[Exception], ...]:
     """ONNX Runtime's own exceptions have no common base."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    own = (kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))
+    own = (
+        kind
+        for kind in vars(_library().capi.onnxruntime_pybind11_state).values()
+        if isinstance(kind, type) and issubclass(kind, Exception)
+    )
     return (*own, RuntimeError)
 
 

@@ -133,15 +133,16 @@ def _keep_cache_inside(model: Any, shape: CacheShape) -> None:
 
     OpenVINO joins attention and state in one operation only if each past is picked by ``beam_idx`` first.
     """
-    from openvino import PartialShape, passes
-    from openvino import opset15 as op
+    openvino = _library()
+    from openvino import passes  # after the library, which is imported without its telemetry
 
+    op = openvino.opset15
     beam = op.parameter([-1], np.int32, name=_BEAM)
     beam.output(0).get_tensor().set_names({_BEAM})
     for port in shape.past():
         past = model.input(port.name).get_node()
         readers = past.output(0).get_target_inputs()
-        past.set_partial_shape(PartialShape([-1, shape.heads, -1, shape.head_dim]))
+        past.set_partial_shape(openvino.PartialShape([-1, shape.heads, -1, shape.head_dim]))
         picked = op.gather(past, beam, op.constant(0, np.int32))
         for reader in readers:
             reader.replace_source_output(picked.output(0))
@@ -163,8 +164,7 @@ def _split_unmasked_attention(model: Any) -> None:
     That is what becomes of it inside OpenVINO anyway, as it is none with state; but OpenVINO transposes and scales
     all keys at every step (on 577 picture positions and 12 layers a third of the step), here only the query is scaled.
     """
-    from openvino import opset15 as op
-
+    op = _library().opset15
     for node in model.get_ops():
         if node.get_type_name() != "ScaledDotProductAttention" or not _is_unmasked(node):
             continue
@@ -178,26 +178,22 @@ def _split_unmasked_attention(model: Any) -> None:
 
 def _is_unmasked(attention: Any) -> bool:
     """The reader of ONNX puts a single zero where there is no mask."""
-    from openvino import PartialShape
-
     if attention.get_attributes()["causal"]:
         return False
-    return bool(attention.get_input_size() < 4 or attention.input(3).get_partial_shape() == PartialShape([]))
+    return bool(attention.get_input_size() < 4 or attention.input(3).get_partial_shape() == _library().PartialShape([]))
 
 
 def _default_scale(query: Any) -> Any:
-    from openvino import opset15 as op
-
     head_dim = query.get_partial_shape()[-1].get_length()
-    return op.constant(np.array(head_dim**-0.5, query.get_element_type().to_dtype()))
+    return _library().opset15.constant(np.array(head_dim**-0.5, query.get_element_type().to_dtype()))
 
 
 @cache
 def _exceptions() -> tuple[type[Exception], ...]:
     """The core raises RuntimeError, the reader of ONNX has its own."""
-    from openvino import frontend
-
-    own = (kind for kind in vars(frontend).values() if isinstance(kind, type) and issubclass(kind, Exception))
+    own = (
+        kind for kind in vars(_library().frontend).values() if isinstance(kind, type) and issubclass(kind, Exception)
+    )
     return (*own, RuntimeError)
 
 
