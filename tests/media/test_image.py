@@ -290,16 +290,25 @@ class TestSizes:
         monkeypatch.setattr(image_module.pillow, "open_kind", lambda *_: pytest.fail("opened"))
         assert "allowed are" in refused(claims(kind, 16_000, 16_000))
 
-    def test_a_second_header_in_a_png_is_refused(self, no_decoding: None):
+    def test_a_second_header_in_a_png_is_refused_unopened(self, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(image_module.pillow, "open_kind", lambda *_: pytest.fail("opened"))
         second = chunk(b"IHDR", struct.pack(">IIBBBBB", 30_000, 30_000, 8, 2, 0, 0, 0))
-        refused(png(np.zeros((1, 1, 3), np.uint8), colour=2, extra=second))
+        data = png(np.zeros((1, 1, 3), np.uint8), colour=2, extra=second)
+        assert refused(data) == "the PNG picture `shot.png` is truncated or damaged"
 
     def test_a_gif_frame_that_reaches_over_its_screen_counts(self, no_decoding: None):
         assert "has 10000x9000 pixels" in refused(gif(screen=(10, 9_000), frame=(10_000, 20)))
 
+    def test_a_gif_frame_that_is_not_used_does_not_count(self):
+        start = len(gif(frames=0)) - 1
+        data = gif()[:-1] + gif(frame=(20_000, 20_000))[start:]
+        picture = decode_picture(data, NAME)
+        assert picture.pixels.shape == (1, 1, 3) and picture.warnings == ("animated: used frame 1 of 2",)
+
     @pytest.mark.parametrize("kind", ["PNG", "BMP", "JPEG"])
     def test_a_picture_without_pixels_is_refused(self, kind: str):
-        refused(claims(kind, 0, 5))
+        message = refused(claims(kind, 0, 5))
+        assert kind != "PNG" or message == "the picture `shot.png` has no pixels: 0x5"
 
     def test_refusing_a_huge_picture_takes_no_memory(self, tmp_path: Path):
         files = {kind: claims(kind, 16_000, 16_000) for kind in KINDS} | {"bits": huge_png()}
@@ -381,6 +390,18 @@ class TestOrientation:
         # Pillow drops that of a JPEG while it opens it.
         warned = ("its EXIF data is damaged: the orientation is not known",)
         assert picture.warnings == (() if kind == "JPEG" else warned)
+
+
+def test_pillows_own_remarks_reach_nobody():
+    tags = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<HHHII", 1, 0x0112, 3, 9_000, 8_000)
+    data = saved(smooth(), "PNG", exif=tags)
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        with Image.open(io.BytesIO(data)) as image:
+            dict(image.getexif())
+        assert seen, "Pillow has nothing to say about this file any more: find another"
+        seen.clear()
+        assert decode_picture(data, NAME).pixels.shape == (32, 48, 3) and not seen
 
 
 def ink(picture: np.ndarray) -> np.ndarray:

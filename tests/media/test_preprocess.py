@@ -84,6 +84,11 @@ class TestNormalise:
             exact = (np.arange(256) / 255 - mean) / std
             assert np.abs(planes[0, channel].ravel() - exact).max() < 1e-6
 
+    def test_the_product_is_rounded_once(self):
+        pixels = np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16, 1), 3, axis=2)
+        exact = (np.arange(256) * (1 / 255)).astype(np.float32)
+        assert np.array_equal(normalise(pixels, scale=1 / 255)[0, 0].ravel(), exact)
+
     def test_channels_become_planes(self):
         planes = normalise(noise(4, 6), scale=1)
         assert planes.shape == (1, 3, 4, 6) and np.array_equal(planes[0], noise(4, 6).transpose(2, 0, 1))
@@ -154,6 +159,10 @@ class TestSettings:
         square = preprocess(noise(), SQUARE | {"size": 20, "default_to_square": True})
         edge = preprocess(noise(), SQUARE | {"size": 20, "default_to_square": False})
         assert square.shape == (1, 3, 20, 20) and edge.shape == (1, 3, 20, 29)
+
+    def test_the_other_edge_is_rounded_down(self):
+        assert preprocess(noise(31, 45), SQUARE | {"size": {"shortest_edge": 22}}).shape == (1, 3, 22, 31)
+        assert preprocess(noise(46, 31), SQUARE | {"size": {"shortest_edge": 22}}).shape == (1, 3, 32, 22)
 
     def test_steps_that_are_off_are_left_out(self):
         off = {"do_resize": False, "do_rescale": False, "do_normalize": False}

@@ -136,6 +136,10 @@ class TestDecoding:
         assert TOKENIZERS["word_piece"].decode(tokens) == "they ' re here. isn ' t it?"
         assert TOKENIZERS["cleaned word_piece"].decode(tokens) == "they're here. isn't it?"
 
+    def test_spaces_that_byte_pair_encoding_kept_are_never_cleaned_up(self):
+        tokenizer = Tokenizer(FILES["byte_level"], clean_up_spaces=True)
+        assert tokenizer.decode(tokenizer.encode("is it ? no .")) == "is it ? no ."
+
     def test_a_token_beyond_the_vocabulary_is_no_text(self):
         assert TOKENIZERS["metaspace"].decode([10**6]) == ""
 
