@@ -141,11 +141,8 @@ def _own_recipe(model: str) -> Path | None:
 def _load(stages: Stages, checkpoint: Checkpoint, allow_nonfinite: bool) -> Source:
     with stages.stage("load"):
         model = load_model(checkpoint, allow_nonfinite=allow_nonfinite)
-        own = checkpoint.folder / "tokenizer.json"
-        # Older checkpoints have their vocabulary in other files.
-        vocabulary = (
-            own.read_bytes() if own.exists() else checkpoint.processor.tokenizer.backend_tokenizer.to_str().encode()
-        )
+        # Not the checkpoint's file: `transformers` mends tokenizers while it reads them, and older ones have no such file.
+        vocabulary = checkpoint.processor.tokenizer.backend_tokenizer.to_str().encode()
         return Source(checkpoint, model, vocabulary)
 
 

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
     Pair = tuple[torch.Tensor, torch.Tensor]
 
+UNHEEDED = ("do_pad", "size_divisor")
+"""Settings that published checkpoints carry and that the processor of `transformers` takes without any effect."""
+
 CAPTIONING, ANSWERING = "BlipForConditionalGeneration", "BlipForQuestionAnswering"
 
 
@@ -62,7 +65,8 @@ def prepare(config: Config, tokenizer: Tokenizer, request: Request) -> Prompt:
     if len(request.images) != 1:
         raise InputError(f"this model looks at one picture at a time, got {len(request.images)}")
     text = config["model"]["text_config"]
-    feeds = {"pixel_values": preprocess(request.images[0], config["image"])}
+    settings = {key: value for key, value in config["image"].items() if key not in UNHEEDED}
+    feeds = {"pixel_values": preprocess(request.images[0], settings)}
     start, capacity = text["bos_token_id"], text["max_position_embeddings"]
     if _answering(config):
         feeds["question_ids"] = _positions(tokenizer.encode(request.text or ""), capacity)[None]
@@ -104,7 +108,9 @@ def _cross_ports(prefix: str, text: Config, length: int | str) -> tuple[Port, ..
 
 def generate(model: Any, processor: Any, request: Request, limit: int) -> list[int]:
     """The checkpoint's own processor and greedy `generate`."""
-    inputs = processor(images=request.images[0], text=request.text, return_tensors="pt")
+    # Left to guess, the processor takes a picture three pixels high, or one, for planes.
+    layout = "channels_last"
+    inputs = processor(images=request.images[0], text=request.text, input_data_format=layout, return_tensors="pt")
     tokens: list[int] = model.generate(**inputs, max_new_tokens=limit, do_sample=False, num_beams=1)[0].tolist()
     text = model.config.text_config
     answering = type(model).__name__ == ANSWERING
