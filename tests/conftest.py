@@ -9,6 +9,8 @@ import pytest
 
 # No test reaches the network: a model that is not there is an error at once.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Threads of torch that share a tiny model mostly wait for each other: on a busy machine up to twenty times as long.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,10 @@ class Agreement(Struct, frozen=True, forbid_unknown_fields=True):
     max_abs: float
     cosine: float
     worst: str
+    """Sample and output of the lowest cosine."""
     samples: int
+    farthest: str = ""
+    """Sample and output of the largest difference."""
 
 
 class Answers(Struct, frozen=True, forbid_unknown_fields=True):

@@ -67,20 +67,38 @@ class Score:
 
     component: str
     precision: str
-    max_abs: float = 0.0
-    cosine: float = 1.0
+    max_abs: float = -1.0
+    farthest: str = ""
+    cosine: float = 2.0
     worst: str = ""
     samples: set[str] = field(default_factory=set)
 
     def add(self, want: np.ndarray, got: np.ndarray, example: str, port: str) -> None:
-        cosine = _cosine(want, got)
+        """
+        Raises:
+            QualityError: one of them has values that are not finite, which no bound could judge.
+        """
+        for tensor, whose in ((want, "torch gives"), (got, "the graph gives")):
+            if not np.isfinite(tensor).all():
+                raise QualityError(
+                    f"`{self.component}` in {self.precision}: {whose} values that are not finite on {example} ({port})"
+                )
         self.samples.add(example)
-        self.max_abs = max(self.max_abs, float(np.abs(want - got).max(initial=0.0)))
-        if cosine < self.cosine or not self.worst:
-            self.cosine, self.worst = min(cosine, self.cosine), f"{example} ({port})"
+        if (max_abs := float(np.abs(want - got).max(initial=0.0))) > self.max_abs:
+            self.max_abs, self.farthest = max_abs, f"{example} ({port})"
+        if (cosine := _cosine(want, got)) < self.cosine:
+            self.cosine, self.worst = cosine, f"{example} ({port})"
 
     def result(self) -> Agreement:
-        return Agreement(self.component, self.precision, self.max_abs, self.cosine, self.worst, len(self.samples))
+        """
+        Raises:
+            QualityError: the component never ran.
+        """
+        if not self.samples:
+            raise QualityError(f"`{self.component}` was not run on any of the samples it is judged by")
+        return Agreement(
+            self.component, self.precision, self.max_abs, self.cosine, self.worst, len(self.samples), self.farthest
+        )
 
 
 class ComparedSession:
@@ -147,7 +165,7 @@ def compare_preprocessing(pipeline: Pipeline, processor: Any, examples: Sequence
     worst = 0.0
     for example in examples:
         pixels = example.pixels()
-        want = processor.image_processor(pixels, return_tensors="np")
+        want = processor.image_processor(pixels, input_data_format="channels_last", return_tensors="np")
         feeds = pipeline.prepare(Request((pixels,), example.text)).feeds
         shared = [name for name in want if name in feeds]
         worst = max(worst, *(float(np.abs(want[name] - feeds[name]).max()) * deviation for name in shared))
@@ -171,7 +189,8 @@ def judge(plan: Plan, agreement: Sequence[Agreement], answers: Answers) -> None:
         if accept.max_abs is not None and not seen.max_abs <= accept.max_abs:
             raise QualityError(
                 f"`{seen.component}` in {seen.precision} differs from torch by {seen.max_abs:.3g}, "
-                f"the recipe accepts {accept.max_abs:g}; worst on {seen.worst}"
+                f"the recipe accepts {accept.max_abs:g}; worst on {seen.farthest}",
+                hint="raise `accept.max_abs` in a recipe if this will do",
             )
     if answers.share < accept.answers:
         raise QualityError(
@@ -195,7 +214,5 @@ def _limit(prompt: Prompt) -> int:
 
 def _cosine(want: np.ndarray, got: np.ndarray) -> float:
     a, b = want.ravel().astype(np.float64), got.ravel().astype(np.float64)
-    if not np.isfinite(b).all():
-        return -1.0
     norms = np.linalg.norm(a) * np.linalg.norm(b)
     return float(a @ b / norms) if norms else float(np.array_equal(a, b))
