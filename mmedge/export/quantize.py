@@ -60,9 +60,9 @@ def quantize(
         PlanError: a pattern matches nothing, or the precision cannot be had for this graph and target.
         InputError: the calibration data cannot be used.
     """
-    program = load_plain(str(source))
-    kept = kept_names([str(node.name) for node in program.graph], keep, graph.component)
     with TemporaryDirectory(prefix=".quantize-", dir=output.parent) as work, quiet():
+        program = load_plain(source)
+        kept = kept_names([str(node.name) for node in program.graph], keep, graph.component)
         program, notes = _convert(program, kept, precision, feeds, method, target, Path(work))
         TopologicalSortPass()(program)
         program.metadata_props.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import onnx_ir
@@ -12,7 +13,7 @@ from onnxscript.optimizer import fold_constants
 UNLIMITED = 1 << 62
 
 
-def load_plain(path: str) -> onnx_ir.Model:
+def load_plain(path: Path) -> onnx_ir.Model:
     """A graph without computed constants, with the shapes of all its values and a name for each node."""
     program = onnx_ir.load(path)
     # The exporter leaves large ones, such as joined query, key and value weights, to be computed by the engine.
@@ -46,7 +47,8 @@ def bias_add(node: onnx_ir.Node) -> onnx_ir.Node | None:
         return None
     add = users[0].node
     vector = constant(add.inputs[1 - users[0].idx]) if add.op_type == "Add" else None
-    return add if vector is not None and vector.shape.numpy() == (node.inputs[1].shape[1],) else None
+    outputs = node.inputs[1].shape[1]
+    return add if vector is not None and vector.size == vector.shape[-1] == outputs else None
 
 
 def spell_as_gemm(graph: onnx_ir.Graph, nodes: Iterable[onnx_ir.Node]) -> list[onnx_ir.Node]:
@@ -62,20 +64,14 @@ def _as_gemm(graph: onnx_ir.Graph, node: onnx_ir.Node, flat: dict[onnx_ir.Value,
     if add is None or shape is None:
         return node
     source, matrix = node.inputs
-    vector = next(value for value in add.inputs if value is not node.outputs[0])
+    vector = _as_vector(graph, next(value for value in add.inputs if value is not node.outputs[0]))
     if source not in flat:
         rows = _integers(graph, f"{source.name}_rows_shape", [-1, matrix.shape[0]])
         flat[source] = insert(graph, node, "Reshape", [source, rows], f"{source.name}_rows", source.dtype)
-    product = insert(graph, add, "Gemm", [flat[source], matrix, vector], f"{node.name}_rows", source.dtype)
+    product = insert(graph, add, "Gemm", [flat[source], matrix, vector], f"{node.name}_product", source.dtype)
     gemm = product.producer()
-    back = insert(
-        graph,
-        add,
-        "Reshape",
-        [product, _integers(graph, f"{node.name}_shape", shape)],
-        add.outputs[0].name,
-        source.dtype,
-    )
+    target = _integers(graph, f"{node.name}_shape", shape)
+    back = insert(graph, add, "Reshape", [product, target], add.outputs[0].name, source.dtype)
     back.shape = add.outputs[0].shape
     onnx_ir.convenience.replace_all_uses_with(add.outputs[0], back, replace_graph_outputs=True)
     graph.remove([add, node], safe=True)
@@ -83,9 +79,21 @@ def _as_gemm(graph: onnx_ir.Graph, node: onnx_ir.Node, flat: dict[onnx_ir.Value,
     return gemm
 
 
+def _as_vector(graph: onnx_ir.Graph, value: onnx_ir.Value) -> onnx_ir.Value:
+    """A bias without leading ones: only a vector has one scale for each output."""
+    if len(value.shape) == 1:
+        return value
+    return initializer(graph, onnx_ir.tensor(value.const_value.numpy().ravel(), name=f"{value.name}_vector"))
+
+
 def spell_as_matmul(graph: onnx_ir.Graph, nodes: Iterable[onnx_ir.Node]) -> list[onnx_ir.Node]:
-    """Each plain Gemm among ``nodes`` becomes ``MatMul -> Add``, its weight ``[inputs, outputs]``."""
-    return [_as_matmul(graph, node) if _is_plain_gemm(node) else node for node in nodes]
+    """Each Gemm among ``nodes`` that is ``x W + b`` becomes ``MatMul -> Add``, its weight ``[inputs, outputs]``; others
+    are left out."""
+    return [
+        node if node.op_type == "MatMul" else _as_matmul(graph, node)
+        for node in nodes
+        if node.op_type == "MatMul" or _is_plain_gemm(node)
+    ]
 
 
 def _as_matmul(graph: onnx_ir.Graph, node: onnx_ir.Node) -> onnx_ir.Node:

@@ -28,7 +28,7 @@ def quantize_weights(program: onnx_ir.Model, kept: set[str], bits: int) -> tuple
     """
     graph = program.graph
     nodes = [node for node in graph if node.name not in kept]
-    products = spell_as_matmul(graph, [node for node in nodes if node.op_type != "Conv" and weight(node) is not None])
+    products = spell_as_matmul(graph, [node for node in nodes if weight(node) is not None and node.op_type != "Conv"])
     warnings = [_quantize_product(graph, node, 8 if _makes_logits(node) else bits) for node in products]
     for node in nodes:
         if _is_large_lookup(node):
