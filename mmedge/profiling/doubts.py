@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from mmedge.profiling.statistics import FEWEST, spread
 
 SLOW_FIRST = 1.5
 """Times the median."""
+ENOUGH = 3
+"""Runs for a median."""
 WIDE = 0.2
 """Of the ratio of two identical processes, from round to round; an undisturbed machine stays well below."""
 LONGER = 0.05
@@ -60,12 +62,11 @@ def wide_spread(profile: Profile) -> Iterator[Doubt]:
 
 def slow_first_runs(profile: Profile) -> Iterator[Doubt]:
     """In the sitting in the middle, so that one bad moment is no reason."""
+    firsts = {min(run.round for run in profile.rounds if run.sitting == sitting) for sitting in _sittings(profile)}
     for number, candidate in enumerate(profile.candidates):
-        sittings: dict[int, list[float]] = defaultdict(list)
-        for run in profile.rounds:
-            if run.candidate == number:
-                sittings[run.sitting].append(run.answer_ms)
-        slow = float(np.median([times[0] / np.median(times) for times in sittings.values()]))
+        own = _by_round(profile, number)
+        later = [run for index, run in own.items() if index not in firsts]
+        slow = float(np.median([_times_usual(own[index], later) for index in firsts]))
         if slow > SLOW_FIRST:
             more = max(2 * profile.settings.warmup, 10)
             yield Doubt(f"the first run of {candidate.name} took {slow:.1f}x the median", f"use --warmup {more}")
@@ -157,3 +158,14 @@ def _by_round(profile: Profile, candidate: int) -> dict[int, Run]:
 
 def _mean_length(profile: Profile, candidate: int) -> float:
     return float(np.mean([len(run.token_ms) for run in profile.rounds if run.candidate == candidate]))
+
+
+def _sittings(profile: Profile) -> set[int]:
+    return {run.sitting for run in profile.rounds}
+
+
+def _times_usual(first: Run, later: Sequence[Run]) -> float:
+    """How many times as long as later runs it took, on the same picture if there are enough."""
+    same = [run.answer_ms for run in later if run.query == first.query]
+    usual = same if len(same) >= ENOUGH else [run.answer_ms for run in later]
+    return first.answer_ms / float(np.median(usual)) if usual else 1.0

@@ -35,13 +35,16 @@ class Measurement:
     versions: dict[str, str] = field(default_factory=dict)
     """Of the engines."""
 
+    def prepare(self, number: int) -> None:
+        """Start a candidate once to compile what has to be, and to see that it can be opened at all."""
+        with self._process(number) as worker:
+            self.starts.append(self._load(worker, number, "prepare"))
+
     def alone(self, number: int) -> None:
-        """Start a candidate once to compile what has to be, and once more to see what it needs on its own.
+        """Start a candidate to see what it needs on its own.
 
         Memory is weighed here: among others, a process is charged only a part of the pages that it shares with them.
         """
-        with self._process(number) as worker:
-            self.starts.append(self._load(worker, number, "prepare"))
         with self._process(number) as worker:
             self._start(worker, number, ALONE)
             self.weights.append(Weight(number, "alone", worker.weigh()))

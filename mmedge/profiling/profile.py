@@ -71,9 +71,10 @@ def profile(
     measurement = Measurement(everyone, queries, warmup, threads, limit, command)
     draft = _draft(everyone, queries, Settings(rounds or 0, warmup, sittings, threads, limit, seed))
     _keep(draft, save)
-    for number, candidate in enumerate(candidates):
-        say(f"starting {candidate.name}")
-        measurement.alone(number)
+    for doing, step in (("preparing", measurement.prepare), ("starting", measurement.alone)):
+        for number, candidate in enumerate(candidates):
+            say(f"{doing} {candidate.name}")
+            step(number)
     count = rounds or choose_rounds(measurement.runs, len(everyone), len(queries))
     sittings = min(sittings, count)
     settings = replace(draft.settings, rounds=count, sittings=sittings)

@@ -115,7 +115,7 @@ def test_the_file_holds_all_that_is_returned(measured, kept):
 
 
 def test_what_is_being_done_can_be_heard(measured, heard):
-    assert heard[:3] == ["starting first", "starting copy", "starting quick"]
+    assert heard[2:5] == ["preparing quick", "starting first", "starting copy"]
     assert heard[-1] == f"round {ROUNDS} of {ROUNDS}"
 
 
