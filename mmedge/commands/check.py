@@ -33,12 +33,11 @@ def check(
 
     from mmedge.core.find import target as find_target
     from mmedge.core.plan import make_plan
-    from mmedge.errors import ResourceError
     from mmedge.needs import needs
 
     with needs("export"):
         from mmedge.export.build import choose_recipe
-        from mmedge.export.estimate import estimate
+        from mmedge.export.estimate import check_target, estimate
         from mmedge.export.load import find_checkpoint, read_checkpoint
 
     request, _ = choose_recipe(model, recipe, target=target, precision=precision, calibration=calibration)
@@ -50,11 +49,7 @@ def check(
         print(msgspec.json.format(msgspec.json.encode(found)).decode())
     else:
         _show(plan, costs)
-    if costs.run_mb > plan.target.memory_mb:
-        raise ResourceError(
-            f"running it takes about {costs.run_mb:.0f} MiB, `{plan.target.name}` has {plan.target.memory_mb}",
-            hint="choose a smaller precision, a smaller model or a larger target",
-        )
+    check_target(costs, plan.target)
 
 
 def _show(plan: Plan, costs: Estimate) -> None:

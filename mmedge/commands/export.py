@@ -40,8 +40,11 @@ def export(
     """
     import msgspec
 
+    from mmedge.core.writing import new_bundle
     from mmedge.needs import needs
 
+    with new_bundle(output, force=force):
+        pass  # what cannot be written is refused at once, not after the seconds that importing torch takes
     with needs("export"):
         from mmedge.export.build import export as build
 

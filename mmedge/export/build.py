@@ -21,6 +21,7 @@ from mmedge.core.samples import Sample, choose_samples, read_samples
 from mmedge.core.writing import Draft, check_space, new_bundle
 from mmedge.export.agree import answer_greedily, compare_answers, compare_graphs, compare_preprocessing, judge
 from mmedge.export.calibrate import Recorder, Recording, record
+from mmedge.export.estimate import check_builder, check_target, estimate
 from mmedge.export.examples import QUESTION, Example, make_examples
 from mmedge.export.load import Checkpoint, find_checkpoint, load_model, read_checkpoint
 from mmedge.export.pack import make_manifest, pack_assets, pack_golden
@@ -92,6 +93,9 @@ def export(
         folder = find_checkpoint(request.model, request.revision)
         checkpoint = read_checkpoint(folder)
         plan = make_plan(request, find.target(request.target), checkpoint.family, checkpoint.config)
+        costs = estimate(plan, checkpoint)
+        check_target(costs, plan.target)
+        check_builder(costs)
         samples = read_samples(request.calibration.files, beside) if request.calibration else ()
         note(", ".join(f"{name} {choice.precision}" for name, choice in plan.choices.items()))
     with new_bundle(Path(output), force=force, source=folder) as draft:
@@ -141,7 +145,7 @@ def _own_recipe(model: str) -> Path | None:
 def _load(stages: Stages, checkpoint: Checkpoint, allow_nonfinite: bool) -> Source:
     with stages.stage("load"):
         model = load_model(checkpoint, allow_nonfinite=allow_nonfinite)
-        # Not the checkpoint's file: `transformers` mends tokenizers while it reads them, and older ones have no such file.
+        # Not the file: `transformers` mends tokenizers while it reads them, and older checkpoints have no such file.
         vocabulary = checkpoint.processor.tokenizer.backend_tokenizer.to_str().encode()
         return Source(checkpoint, model, vocabulary)
 

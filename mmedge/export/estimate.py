@@ -15,10 +15,14 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmedge.core.family import Component
+from mmedge.core.machine import usable_memory
 from mmedge.core.plan import Plan
 from mmedge.core.ports import Port
 from mmedge.core.recipe import PRECISIONS
+from mmedge.core.target import Target
+from mmedge.errors import ModelError, ResourceError
 from mmedge.export.load import Checkpoint
+from mmedge.export.weights import first_line
 
 BYTES = dict(zip(PRECISIONS, (4.0, 2.0, 1.0, 1.07, 0.57), strict=True))
 """Per weight; a block of 64 shares a float32 scale in the weight-only forms, an int4 block of 32 too."""
@@ -68,6 +72,32 @@ def estimate(plan: Plan, checkpoint: Checkpoint) -> Estimate:
     return Estimate(costs, round(run, 1), round(build, 1))
 
 
+def check_target(costs: Estimate, target: Target) -> None:
+    """Refuse what the target has no memory for.
+
+    Raises:
+        ResourceError: naming what is needed and what there is.
+    """
+    if costs.run_mb > target.memory_mb:
+        raise ResourceError(
+            f"running it takes about {costs.run_mb:.0f} MiB, `{target.name}` has {target.memory_mb}",
+            hint="choose a smaller precision, a smaller model or a larger target",
+        )
+
+
+def check_builder(costs: Estimate) -> None:
+    """Refuse what this machine has no memory for, before any is taken.
+
+    Raises:
+        ResourceError: naming what is needed and what there is.
+    """
+    if costs.build_mb > (here := usable_memory() / MIB):
+        raise ResourceError(
+            f"exporting it takes about {costs.build_mb:.0f} MiB, this machine has {here:.0f}",
+            hint="export on a larger machine; the bundle can be copied",
+        )
+
+
 class _Witness(TorchFunctionMode):
     """Notes the parameters that pass through torch functions, and the largest working set of one."""
 
@@ -89,13 +119,16 @@ class _Witness(TorchFunctionMode):
 
 def _cost(plan: Plan, component: Component, model: torch.nn.Module) -> Cost:
     witness, counter = _Witness(), FlopCounterMode(display=False)
-    inputs = [_empty(port) for port in component.inputs]
-    with torch.device("meta"), torch.no_grad(), counter, witness:
-        if component.cache:
-            past = [_empty(port) for port in component.cache.past()]
-            component.forward(model, *inputs, cache=list(zip(past[::2], past[1::2], strict=True)))
-        else:
-            component.forward(model, *inputs)
+    try:
+        with torch.device("meta"), torch.no_grad(), counter, witness:
+            _run_empty(component, model)
+    except RuntimeError as error:
+        if "overflow" in str(error):
+            raise ResourceError(f"`{component.name}` works on tensors too large to be counted") from error
+        raise ModelError(
+            f"`{component.name}` cannot be computed: {first_line(error)}",
+            hint="do the sizes in config.json fit together?",
+        ) from error
     precision = plan.choices[component.name].precision
     parameters = sum(witness.parameters.values())
     handed_on = sum(math.prod(_sizes(port)) * 4 for port in component.outputs)
@@ -107,6 +140,15 @@ def _cost(plan: Plan, component: Component, model: torch.nn.Module) -> Cost:
         round(parameters * BYTES[precision] / MIB, 1),
         round((witness.working + handed_on) / MIB, 1),
     )
+
+
+def _run_empty(component: Component, model: torch.nn.Module) -> None:
+    inputs = [_empty(port) for port in component.inputs]
+    if component.cache:
+        past = [_empty(port) for port in component.cache.past()]
+        component.forward(model, *inputs, cache=list(zip(past[::2], past[1::2], strict=True)))
+    else:
+        component.forward(model, *inputs)
 
 
 def _empty(port: Port) -> torch.Tensor:
