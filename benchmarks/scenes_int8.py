@@ -52,7 +52,7 @@ def drop(before: np.ndarray, after: np.ndarray) -> dict[str, float]:
     lost = before.astype(float) - after
     resampled = lost[generator.integers(0, len(lost), (10_000, len(lost)))].mean(axis=1)
     low, high = np.percentile(resampled, [2.5, 97.5]) * 100
-    return {"points": round(lost.mean() * 100, 2), "low": round(low, 2), "high": round(high, 2)}
+    return {"points": round(float(lost.mean()) * 100, 2), "low": round(float(low), 2), "high": round(float(high), 2)}
 
 
 def main() -> None:
