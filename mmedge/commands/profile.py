@@ -8,6 +8,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+WIDTH = 79
+"""A terminal of 80 columns would begin a new line after one more."""
+
 
 def profile(
     *bundles: Path,
@@ -51,18 +54,19 @@ def profile(
     if task not in (None, *TASKS):
         raise UsageError(f"there is no task `{task}`", hint=f"it is one of {', '.join(TASKS)}")
     candidates = candidates_of(bundles, [name for name in (backends or "").split(",") if name])
-    found = measure(
-        candidates,
-        queries_of(bundles, pictures, task),
-        rounds=rounds,
-        warmup=warmup,
-        sittings=sittings,
-        threads=threads,
-        limit=limit,
-        seed=seed,
-        save=output,
-        say=ProgressLine(),
-    )
+    with ProgressLine() as say:
+        found = measure(
+            candidates,
+            queries_of(bundles, pictures, task),
+            rounds=rounds,
+            warmup=warmup,
+            sittings=sittings,
+            threads=threads,
+            limit=limit,
+            seed=seed,
+            save=output,
+            say=say,
+        )
     if json:
         print(msgspec.json.encode(found).decode())
     else:
@@ -70,11 +74,18 @@ def profile(
 
 
 class ProgressLine:
-    """What is being done, on standard error where that is a terminal: one line that changes."""
+    """What is being done, on standard error where that is a terminal: one line that changes and goes at the end."""
 
     def __init__(self) -> None:
         self.live = sys.stderr.isatty()
 
     def __call__(self, line: str) -> None:
         if self.live:
-            print(f"\r{line[:79]:<79}", end="", file=sys.stderr, flush=True)
+            print(f"\r{line[:WIDTH]:<{WIDTH}}", end="", file=sys.stderr, flush=True)
+
+    def __enter__(self) -> ProgressLine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.live:
+            print(f"\r{'':<{WIDTH}}\r", end="", file=sys.stderr, flush=True)

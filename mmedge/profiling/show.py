@@ -53,7 +53,7 @@ def _ratios(profile: Profile) -> Iterator[str]:
                 numbers = _number(metric.ms.median), _number(metric.ms.quartiles), *_interval(metric.ratio)
                 yield _row(_RATIOS, (name, mark, *numbers, metric.verdict or ""))
                 name = ""
-    yield from _wrapped("", f"ratio: to 1 in the same round; same: not more than {_bound(profile)} apart")
+    yield from _wrapped("", f"ratio: to 1 in the same round; {_bounds(profile)} (stages: by their own lines {_TWIN})")
 
 
 def _costs(profile: Profile) -> Iterator[str]:
@@ -77,11 +77,11 @@ def _costs(profile: Profile) -> Iterator[str]:
     )
 
 
-def _bound(profile: Profile) -> str:
+def _bounds(profile: Profile) -> str:
     """What `verdict` went by for whole answers."""
     twin = profile.results[-1].metric("answer")
-    resolution = min(twin.ratio.reach, WIDEST) - 1 if twin and twin.ratio else 0.0
-    return f"{max(MARGIN, resolution):.1%} (stages: by their own lines {_TWIN})"
+    bound = max(1 + MARGIN, twin.ratio.reach if twin and twin.ratio else 1.0)
+    return f"faster, slower: by more than {bound - 1:.1%}; same: within {min(bound, WIDEST) - 1:.1%}"
 
 
 def _marks(profile: Profile) -> list[str]:

@@ -77,10 +77,17 @@ def test_what_cannot_be_told_is_a_dash(made_up):
     assert row.split()[6:8] == ["-", "-"]
 
 
-def test_the_bound_of_the_verdicts_is_told(made_up):
-    assert "same: not more than 3.0% " in " ".join(lines(made_up()))
-    noisier = made_up(lambda candidate, index: 10.5 if candidate == 2 else 10.0)
-    assert "same: not more than 5.0% " in " ".join(lines(noisier))
+@pytest.mark.parametrize(
+    ("apart", "said"),
+    [
+        (1.00, "faster, slower: by more than 3.0%; same: within 3.0%"),
+        (1.05, "faster, slower: by more than 5.0%; same: within 5.0%"),
+        (1.25, "faster, slower: by more than 25.0%; same: within 10.0%"),
+    ],
+)
+def test_the_bounds_of_the_verdicts_are_told(apart, said, made_up):
+    found = made_up(lambda candidate, index: 10.0 * apart if candidate == 2 else 10.0)
+    assert said in " ".join(lines(found))
 
 
 def test_doubts_come_last_with_their_advice(made_up):
