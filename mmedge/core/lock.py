@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -75,7 +74,7 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 def _sign(descriptor: int) -> None:
     os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode(), 0)
+    os.pwrite(descriptor, f"{os.getpid()} {os.uname().nodename}\n".encode(), 0)
 
 
 def _living_holder(descriptor: int) -> str | None:
@@ -83,7 +82,7 @@ def _living_holder(descriptor: int) -> str | None:
     number, _, host = os.pread(descriptor, 300, 0).decode(errors="replace").strip().partition(" ")
     if not number.isascii() or not number.isdigit() or not host:
         return None
-    if host != socket.gethostname():
+    if host != os.uname().nodename:
         return f"process {number} on {host}"
     with suppress(PermissionError):  # it exists, but belongs to someone else
         try:

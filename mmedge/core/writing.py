@@ -12,7 +12,6 @@ import dataclasses
 import errno
 import os
 import re
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -182,7 +181,7 @@ def _remove(folder: Path) -> None:
 
 
 def _beside(target: Path, kind: str) -> Path:
-    return target.with_name(f"{target.name}.{kind}-{os.getpid()}-{secrets.token_hex(4)}")
+    return target.with_name(f"{target.name}.{kind}-{os.getpid()}-{os.urandom(4).hex()}")
 
 
 def _is_of_the_disk(error: OSError, target: Path) -> bool:

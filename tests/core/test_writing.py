@@ -309,6 +309,20 @@ def test_a_target_that_cannot_be_is_refused_before_the_work_starts(case, force, 
     assert tree(tmp_path) == before
 
 
+def test_force_does_not_replace_a_link_to_a_bundle(tmp_path, pristine):
+    (tmp_path / "out").symlink_to(pristine)
+    with pytest.raises(UsageError, match="file or a link"), new_bundle(tmp_path / "out", force=True):
+        raise AssertionError("the work started")
+    assert os.readlink(tmp_path / "out") == str(pristine)
+
+
+def test_force_does_not_replace_a_bundle_that_contains_the_checkpoint(spoiled):
+    (spoiled / "checkpoint").mkdir()
+    arguments = {"path": spoiled, "source": spoiled / "checkpoint", "force": True}
+    with pytest.raises(UsageError, match="overwrite the checkpoint"), new_bundle(**arguments):
+        raise AssertionError("the work started")
+
+
 def test_the_longest_name_that_is_not_refused_works(tmp_path, workshop):
     longest = next(length for length in range(255, 0, -1) if not is_refused(tmp_path / ("x" * length)))
     assert 200 < longest < 255
@@ -371,7 +385,7 @@ def test_too_little_space_is_refused_with_both_numbers(tmp_path):
     with pytest.raises(
         ResourceError, match=r"out` needs [0-9]+\.[0-9] MiB, [0-9]+\.[0-9] MiB are free there"
     ) as refusal:
-        check_space(tmp_path / "not/yet/there/out", free)
+        check_space(tmp_path / "not/yet/there/out", int(free / 1.1))
     assert str(tmp_path) in refusal.value.message
 
 
