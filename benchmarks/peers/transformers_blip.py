@@ -8,9 +8,8 @@ any other opens a bundle. Neither process imports what the other one needs.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from mmedge.profiling.worker import main
@@ -22,12 +21,11 @@ PREFIX = "transformers-"
 class Transformers:
     """A checkpoint run as its authors show it: greedy, with the cache, on all cores."""
 
-    backends: Mapping[str, str] = MappingProxyType({})
-
     def __init__(self, folder: Path, dtype: str, threads: int) -> None:
         import torch
         from transformers import AutoProcessor, BlipForConditionalGeneration
 
+        self.backends: dict[str, str] = {}
         if threads:
             torch.set_num_threads(threads)
         self.torch = torch

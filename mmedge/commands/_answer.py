@@ -123,7 +123,9 @@ def _expand(pictures: Sequence[str]) -> Iterator[str]:
 
     for name in pictures:
         if name.startswith("-") and name != STDIN:
-            raise UsageError(f"unknown option: {name}", hint=f"--help lists the options; a file of this name is ./{name}")
+            raise UsageError(
+                f"unknown option: {name}", hint=f"--help lists the options; a file of this name is ./{name}"
+            )
         if name != STDIN and Path(name).is_dir():
             inside = sorted(str(path) for path in Path(name).rglob("*") if path.suffix.lower() in PICTURES)
             if not inside:

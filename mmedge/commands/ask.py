@@ -7,7 +7,7 @@ from pathlib import Path
 from mmedge.commands._answer import Answering, Dashed, answer_all
 
 
-def ask(bundle: Path, picture: Dashed, question: Dashed, *, options: Answering = Answering()) -> int:
+def ask(bundle: Path, picture: Dashed, question: Dashed, /, *, options: Answering = Answering()) -> int:
     """Answer a question about a picture.
 
     Args:

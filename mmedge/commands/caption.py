@@ -7,7 +7,7 @@ from pathlib import Path
 from mmedge.commands._answer import Answering, Dashed, answer_all
 
 
-def caption(bundle: Path, *pictures: Dashed, prompt: str | None = None, options: Answering = Answering()) -> int:
+def caption(bundle: Path, /, *pictures: Dashed, prompt: str | None = None, options: Answering = Answering()) -> int:
     """Describe pictures.
 
     Args:

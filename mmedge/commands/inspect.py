@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def inspect(bundle: Path, *, json: bool = False) -> None:
+def inspect(bundle: Path, /, *, json: bool = False) -> None:
     """Show what is inside a bundle.
 
     Args:

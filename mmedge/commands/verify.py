@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 
-def verify(bundle: Path, *, backend: str | None = None, threads: int = 0, json: bool = False) -> int:
+def verify(bundle: Path, /, *, backend: str | None = None, threads: int = 0, json: bool = False) -> int:
     """Check every file of a bundle and replay its golden samples on this device.
 
     Args:
