@@ -31,9 +31,10 @@ def locked(path: Path, what: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(OSError):  # a file that stays is taken over by the next writer
-            path.unlink()  # while it is held: who opened this very file meanwhile notices and starts over
-        fcntl.flock(descriptor, fcntl.LOCK_UN)  # closing is not enough while a forked child has the descriptor too
+        # Closing is not enough: a forked child may have the descriptor too. And it is removed while it is held, so that
+        # who opened this very file meanwhile notices and starts over. One that stays is taken over by the next writer.
+        with suppress(OSError):
+            path.unlink()
         os.close(descriptor)
 
 

@@ -98,7 +98,7 @@ def test_a_stale_lock_file_is_taken_over_whatever_it_says(tmp_path, nobody):
     for content in (b"", f"{nobody} {os.uname().nodename}\n".encode(), b"\xff\0garbage", b"9" * 1000):
         (tmp_path / "lock").write_bytes(content)
         with locked(tmp_path / "lock", tmp_path):
-            pass
+            assert (tmp_path / "lock").read_text() == f"{os.getpid()} {os.uname().nodename}\n"
         assert not (tmp_path / "lock").exists()
 
 
