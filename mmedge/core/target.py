@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from msgspec import Struct
 
 
@@ -24,5 +26,8 @@ class Target(Struct, frozen=True, forbid_unknown_fields=True):
     """Highest ONNX operator set that its engines read."""
     activations: str = "uint8"
     """How static int8 activations are spelled: ``uint8`` (asymmetric) or ``int8`` (symmetric, zero point 0)."""
+    weights: Literal["blocks", "nbits"] = "blocks"
+    """How weight-only quantization is spelled: ``blocks`` (standard DequantizeLinear and MatMul) or ``nbits`` (ONNX
+    Runtime's own MatMulNBits)."""
     aliases: tuple[str, ...] = ()
     options: dict[str, str | int | bool] = {}

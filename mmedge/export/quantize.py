@@ -82,8 +82,9 @@ def _convert(
     if precision == "int8":
         return quantize_static(program, kept, feeds, method, target.activations, work)
     if precision in WEIGHT_BITS:
-        _refuse_old_opset(program, precision, target)
-        return quantize_weights(program, kept, WEIGHT_BITS[precision])
+        if target.weights == "blocks":
+            _refuse_old_opset(program, precision, target)
+        return quantize_weights(program, kept, WEIGHT_BITS[precision], target.weights)
     if precision == "float16":
         return to_float16(program, kept, feeds, work), ()
     raise PlanError(f"a graph cannot be quantized to `{precision}`")

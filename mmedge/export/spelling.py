@@ -71,10 +71,9 @@ def _as_gemm(graph: onnx_ir.Graph, node: onnx_ir.Node, flat: dict[onnx_ir.Value,
     product = insert(graph, add, "Gemm", [flat[source], matrix, vector], f"{node.name}_product", source.dtype)
     gemm = product.producer()
     target = _integers(graph, f"{node.name}_shape", shape)
-    back = insert(graph, add, "Reshape", [product, target], add.outputs[0].name, source.dtype)
-    back.shape = add.outputs[0].shape
-    onnx_ir.convenience.replace_all_uses_with(add.outputs[0], back, replace_graph_outputs=True)
-    graph.remove([add, node], safe=True)
+    back = insert(graph, add, "Reshape", [product, target], f"{add.name}_shaped", source.dtype)
+    replace(graph, add, back)
+    graph.remove(node, safe=True)
     gemm.name = node.name
     return gemm
 
@@ -104,10 +103,8 @@ def _as_matmul(graph: onnx_ir.Graph, node: onnx_ir.Node) -> onnx_ir.Node:
     product = insert(graph, node, "MatMul", [source, matrix], f"{node.name}_product", source.dtype)
     matmul = product.producer()
     final = insert(graph, node, "Add", [product, rest[0]], f"{node.name}_sum", source.dtype) if rest else product
-    final.name, final.shape = node.outputs[0].name, node.outputs[0].shape
-    onnx_ir.convenience.replace_all_uses_with(node.outputs[0], final, replace_graph_outputs=True)
-    graph.remove(node, safe=True)
-    matmul.name = node.name
+    replace(graph, node, final)
+    final.producer().name, matmul.name = f"{node.name}_bias", node.name
     return matmul
 
 
@@ -163,6 +160,14 @@ def insert(
     output.name, output.dtype = name, dtype
     graph.insert_before(before, node)
     return output
+
+
+def replace(graph: onnx_ir.Graph, node: onnx_ir.Node, value: onnx_ir.Value) -> None:
+    """Let a new value take the place of all that a node makes; it and the node that makes it take over the names."""
+    old, maker = node.outputs[0], value.producer()
+    onnx_ir.convenience.replace_all_uses_with(old, value, replace_graph_outputs=True)
+    graph.remove(node, safe=True)
+    value.name, value.shape, maker.name = old.name, old.shape, node.name
 
 
 def _integers(graph: onnx_ir.Graph, name: str, values: list[int]) -> onnx_ir.Value:

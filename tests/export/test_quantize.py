@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 
+import msgspec
 import numpy as np
 import onnx
 import onnxruntime
@@ -20,6 +21,8 @@ from mmedge.export import weight_only
 from mmedge.export.quantize import quantize
 
 CPU, JETSON = find.target("cpu"), find.target("jetson")
+STANDARD = msgspec.structs.replace(CPU, weights="blocks")
+BOTH_SPELLINGS = pytest.mark.parametrize("target", [CPU, STANDARD], ids=["nbits", "blocks"])
 
 
 @pytest.fixture
@@ -328,32 +331,54 @@ def test_no_more_than_one_feed_is_held_at_a_time(tmp_path, graphs, tower, pictur
 
 @pytest.mark.parametrize("run", ENGINES)
 @pytest.mark.parametrize("precision, bound", [("int8-weights", 0.9995), ("int4-weights", 0.98)])
-def test_a_decoder_with_small_weights_is_near_the_float_one(tmp_path, graphs, decoder, answer, precision, bound, run):
+@BOTH_SPELLINGS
+def test_a_decoder_with_small_weights_is_near_the_float_one(
+    tmp_path, graphs, decoder, answer, precision, bound, target, run
+):
     output = tmp_path / "small.onnx"
-    made = quantize(graphs.decoder, decoder, output, precision=precision, target=CPU)
+    made = quantize(graphs.decoder, decoder, output, precision=precision, target=target)
     assert made.graph.precision == precision
     assert made.warnings == ()
     assert least_cosine(on_onnxruntime(decoder, answer), run(output, answer)) > bound
 
 
 @pytest.mark.parametrize("precision", ["int8-weights", "int4-weights"])
-def test_onnxruntime_multiplies_with_small_weights(tmp_path, graphs, decoder, precision):
+@BOTH_SPELLINGS
+def test_onnxruntime_multiplies_with_small_weights(tmp_path, graphs, decoder, precision, target):
     output = tmp_path / "small.onnx"
-    quantize(graphs.decoder, decoder, output, precision=precision, target=CPU)
+    quantize(graphs.decoder, decoder, output, precision=precision, target=target)
     ran = executed(output)
     assert ran["MatMulNBits"] == 6
     assert not {"Gemm", "MatMul", "DequantizeLinear"} & ran.keys()
 
 
-def test_four_bit_weights_leave_eight_to_the_logits(tmp_path, graphs, decoder):
+@pytest.mark.parametrize("precision", ["int8-weights", "int4-weights"])
+def test_both_spellings_compute_the_same(tmp_path, graphs, decoder, answer, precision):
+    answers = []
+    for target in (CPU, STANDARD):
+        output = tmp_path / f"{target.weights}.onnx"
+        quantize(graphs.decoder, decoder, output, precision=precision, target=target)
+        answers.append(on_onnxruntime(output, answer))
+    for nbits, blocks in zip(*answers, strict=True):
+        np.testing.assert_array_equal(nbits, blocks)
+
+
+def test_the_standard_spelling_has_no_operator_of_onnxruntime(tmp_path, graphs, decoder):
     output = tmp_path / "small.onnx"
-    quantize(graphs.decoder, decoder, output, precision="int4-weights", target=CPU)
-    graph = onnx.load(output).graph
-    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
-    products = {node.output[0]: types[node.input[0]] for node in graph.node if node.op_type == "DequantizeLinear"}
-    assert products.pop("logits_weight") == TensorProto.INT8
-    assert len(products) == 5
-    assert set(products.values()) == {TensorProto.INT4}
+    quantize(graphs.decoder, decoder, output, precision="int4-weights", target=STANDARD)
+    assert [opset.domain for opset in onnx.load(output).opset_import] == [""]
+    onnx.checker.check_model(output, full_check=True)
+
+
+@BOTH_SPELLINGS
+def test_four_bit_weights_leave_eight_to_the_logits(tmp_path, graphs, decoder, target):
+    output = tmp_path / "small.onnx"
+    quantize(graphs.decoder, decoder, output, precision="int4-weights", target=target)
+    names = [tensor.name for tensor in onnx.load(output).graph.initializer]
+    assert [name for name in names if name.endswith("int8")] == [
+        "logits_weight_" + ("uint8", "int8")[target is STANDARD]
+    ]
+    assert len([name for name in names if name.endswith("int4")]) == 5
 
 
 def test_a_large_embedding_table_is_looked_up_in_eight_bits(tmp_path, graphs, decoder, answer, monkeypatch):
@@ -381,14 +406,15 @@ def test_rows_of_zeros_in_a_table_stay_zeros():
     assert not graph.initializers["words_table_int8"].const_value.numpy().any()
 
 
-def test_blocks_are_quantized_to_the_nearest_value():
+@pytest.mark.parametrize("bits, most", [(8, 127), (4, 7)])
+def test_blocks_are_quantized_to_the_nearest_value(bits, most):
     weights = np.random.default_rng(6).normal(0, 1, (64, 5)).astype(np.float32)
-    for bits, most in ((8, 127), (4, 7)):
-        values, scales = weight_only.quantize_blocks(weights, bits, 32)
-        assert (values.shape, scales.shape) == ((64, 5), (2, 5))
-        again = values.astype(np.float32) * scales.repeat(32, axis=0)
-        assert (np.abs(again - weights) <= np.abs(scales).repeat(32, axis=0) * 1.01).all()
-        assert np.abs(values.astype(int)).max() >= most
+    blocks = weight_only.quantize_blocks(weights, bits, 32)
+    values, scales = blocks.values(), blocks.scales.T
+    assert (values.shape, scales.shape) == ((64, 5), (2, 5))
+    again = values.astype(np.float32) * scales.repeat(32, axis=0)
+    assert (np.abs(again - weights) <= np.abs(scales).repeat(32, axis=0) * 1.01).all()
+    assert np.abs(values.astype(int)).max() >= most
 
 
 @pytest.mark.parametrize("inputs, block", [(64, 64), (96, 32), (48, 16), (40, None)])
@@ -400,7 +426,7 @@ def test_the_block_divides_the_inputs(tmp_path, graphs, inputs, block):
         {"x": [1, inputs]},
         {"y": [1, 32]},
     )
-    made = quantize(graphs.tower, source, tmp_path / "small.onnx", precision="int8-weights", target=CPU)
+    made = quantize(graphs.tower, source, tmp_path / "small.onnx", precision="int8-weights", target=STANDARD)
     graph, _, _ = loaded(tmp_path / "small.onnx")
     sizes = [attribute.i for node in graph.node for attribute in node.attribute if attribute.name == "block_size"]
     assert sizes == ([block] if block else [])
@@ -526,7 +552,7 @@ def test_the_file_is_plain(tmp_path, graphs, tower, pictures, precision):
     model = onnx.load(output)
     opsets = {opset.domain: opset.version for opset in model.opset_import}
     assert (model.ir_version, opsets.pop("")) == (10, 23)
-    assert opsets == ({"com.microsoft": 1} if precision == "int8" else {})
+    assert opsets == ({} if precision == "float16" else {"com.microsoft": 1})
     assert not model.metadata_props
     assert not [node.name for node in model.graph.node if node.metadata_props or node.doc_string]
     assert [info.name for info in model.graph.output] == ["key", "value"]
