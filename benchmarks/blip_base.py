@@ -39,15 +39,16 @@ def peer(dtype: str) -> Candidate:
     return Candidate(f"transformers {dtype}", str(CHECKPOINT), "", f"transformers-{dtype}", {"all": dtype}, size)
 
 
-def prepare(precisions: Sequence[str]) -> list[Path]:
-    """The checkpoint, and a bundle of it in each precision."""
+def prepare() -> list[Path]:
+    """The checkpoint, and its bundles: float32 and int8 for any CPU, int8 with both engines for x86-64."""
     if not (CHECKPOINT / "model.safetensors").exists():
         maker = ROOT / "benchmarks" / "models" / "blip_base.py"
         subprocess.run([sys.executable, maker, CHECKPOINT], check=True)
-    bundles = [WORK / f"blip-{precision}.bundle" for precision in precisions]
-    for precision, bundle in zip(precisions, bundles, strict=True):
-        if not bundle.exists():
-            mmedge.export(str(CHECKPOINT), output=bundle, recipe=RECIPE, precision=precision)
+    bundles = []
+    for target, precision in (("cpu", "float32"), ("cpu", "int8"), ("x86-64", "int8")):
+        bundles.append(WORK / f"blip-{precision}-{target}.bundle")
+        if not bundles[-1].exists():
+            mmedge.export(str(CHECKPOINT), output=bundles[-1], recipe=RECIPE, target=target, precision=precision)
     return bundles
 
 
@@ -55,7 +56,7 @@ def measures(found: Profile, number: int) -> dict[str, np.ndarray]:
     """Raw values of a candidate: first token and time per token by round, load and peak by process."""
     runs = sorted((run for run in found.rounds if run.candidate == number), key=lambda run: run.round)
     loads = [start.loaded_s for start in found.starts if start.candidate == number and start.phase != "prepare"]
-    peaks = [weight.memory.peak_mb for weight in found.weights if weight.candidate == number]
+    peaks = [weight.memory.peak / 1e6 for weight in found.weights if weight.candidate == number]
     return {
         "first_token_ms": np.array([run.token_ms[0] for run in runs]),
         "ms_per_token": np.array([(run.token_ms[-1] - run.token_ms[0]) / (len(run.token_ms) - 1) for run in runs]),
@@ -82,8 +83,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=24)
     parser.add_argument("--sittings", type=int, default=3)
     options = parser.parse_args()
-    bundles = prepare(("float32", "int8"))
-    ours = (*candidates_of(bundles, ["onnxruntime", "openvino"]), *candidates_of(bundles[1:]))
+    bundles = prepare()
+    ours = (*candidates_of(bundles[:2], ["onnxruntime", "openvino"]), *candidates_of(bundles[2:]))
     candidates = (peer("float32"), peer("bfloat16"), *ours)
     queries = [query for query in queries_of(bundles, None, None) if query.task == "caption"]
     found = profile(
@@ -93,6 +94,7 @@ def main() -> None:
         warmup=2,
         sittings=options.sittings,
         limit=LIMIT,
+        save=WORK / "blip_base_profile.json",
         say=lambda line: print(line, file=sys.stderr),
         command=PEER,
     )

@@ -23,7 +23,7 @@ def targets(*, json: bool = False) -> None:
             "\n".join((target.name, *(f"({alias})" for alias in target.aliases))),
             target.title,
             f"{target.memory_mb / 1024:g} GiB",
-            ", ".join(dict.fromkeys(target.backends.values())),
+            "\n".join(dict.fromkeys(target.backends.values())),
             ", ".join(target.precisions),
         )
         for target in known()

@@ -14,6 +14,7 @@ def test_the_set_of_targets():
         "jetson-orin-nano",
         "jetson-thor",
         "raspberry-pi-5",
+        "x86-64",
     ]
 
 
