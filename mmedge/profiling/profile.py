@@ -66,31 +66,37 @@ def profile(
     Raises:
         MmedgeError: what a worker met, with its exit code.
     """
-    _check(candidates, queries, rounds, warmup, sittings)
+    settings = Settings(FEWEST_ROUNDS if rounds is None else rounds, warmup, sittings, threads, limit, seed)
+    _check(candidates, queries, settings)
     everyone = (*candidates, twin(candidates[0]))
     measurement = Measurement(everyone, queries, warmup, threads, limit, command)
-    draft = _draft(everyone, queries, Settings(rounds or 0, warmup, sittings, threads, limit, seed))
+    draft = _draft(everyone, queries, settings)
     _keep(draft, save)
-    for doing, step in (("preparing", measurement.prepare), ("starting", measurement.alone)):
-        for number, candidate in enumerate(candidates):
-            say(f"{doing} {candidate.name}")
-            step(number)
-    count = rounds or choose_rounds(measurement.runs, len(everyone), len(queries))
-    sittings = min(sittings, count)
-    settings = replace(draft.settings, rounds=count, sittings=sittings)
-    draft = replace(draft, settings=settings, order=rounds_of(len(everyone), count, seed))
-
-    def done(index: int) -> None:
-        say(f"round {index + 1} of {count}")
-        if (index + 1) % SAVE_EVERY == 0:
-            _keep(_filled(draft, measurement), save)
-
-    for sitting, part in enumerate(_split(draft.order, sittings)):
-        say(f"sitting {sitting + 1} of {sittings}")
-        measurement.sitting(sitting, part, done)
+    _measure_alone(measurement, say)
+    draft = _planned(draft, rounds or choose_rounds(measurement.runs, len(everyone), len(queries)))
+    _measure_in_turns(draft, measurement, save, say)
     finished = _finished(_filled(draft, measurement))
     _keep(finished, save)
     return finished
+
+
+def _measure_alone(measurement: Measurement, say: Callable[[str], None]) -> None:
+    """Everyone but the twin."""
+    for doing, step in (("preparing", measurement.prepare), ("starting", measurement.alone)):
+        for number, candidate in enumerate(measurement.candidates[:-1]):
+            say(f"{doing} {candidate.name}")
+            step(number)
+
+
+def _measure_in_turns(draft: Profile, measurement: Measurement, save: Path | None, say: Callable[[str], None]) -> None:
+    def done(index: int) -> None:
+        say(f"round {index + 1} of {len(draft.order)}")
+        if (index + 1) % SAVE_EVERY == 0:
+            _keep(_filled(draft, measurement), save)
+
+    for sitting, part in enumerate(_split(draft.order, draft.settings.sittings)):
+        say(f"sitting {sitting + 1} of {draft.settings.sittings}")
+        measurement.sitting(sitting, part, done)
 
 
 def choose_rounds(runs: Sequence[Run], candidates: int, queries: int) -> int:
@@ -104,14 +110,12 @@ def choose_rounds(runs: Sequence[Run], candidates: int, queries: int) -> int:
     return whole_blocks(candidates, int(min(max(fitting, FEWEST_ROUNDS), max(MOST_ROUNDS, queries))))
 
 
-def _check(
-    candidates: Sequence[Candidate], queries: Sequence[Query], rounds: int | None, warmup: int, sittings: int
-) -> None:
+def _check(candidates: Sequence[Candidate], queries: Sequence[Query], settings: Settings) -> None:
     if not candidates or not queries:
         raise UsageError("there is nothing to profile", hint="name at least one bundle and one picture")
-    for option, value in (("--rounds", rounds), ("--warmup", warmup), ("--sittings", sittings)):
-        if value is not None and value < 1:
-            raise UsageError(f"{option} is {value}, it must be at least 1")
+    for option, least in (("rounds", 1), ("warmup", 1), ("sittings", 1), ("threads", 0)):
+        if (value := getattr(settings, option)) < least:
+            raise UsageError(f"--{option} is {value}, it must be at least {least}")
 
 
 def _split(order: Sequence[Order], parts: int) -> list[list[tuple[int, Order]]]:
@@ -134,6 +138,11 @@ def _draft(candidates: tuple[Candidate, ...], queries: Sequence[Query], settings
         queries=tuple(queries),
         order=(),
     )
+
+
+def _planned(draft: Profile, rounds: int) -> Profile:
+    settings = replace(draft.settings, rounds=rounds, sittings=min(draft.settings.sittings, rounds))
+    return replace(draft, settings=settings, order=rounds_of(len(draft.candidates), rounds, settings.seed))
 
 
 def _machine() -> Machine:

@@ -138,10 +138,10 @@ def test_an_error_of_a_worker_is_passed_on(candidate, queries, stand_in):
         profile([candidate(error="InputError")], queries, command=stand_in)
 
 
-@pytest.mark.parametrize("option", ["rounds", "warmup", "sittings"])
-def test_a_number_below_1_is_refused(option, candidate, queries):
-    with pytest.raises(UsageError, match=f"--{option} is 0"):
-        profile([candidate()], queries, **{option: 0})
+@pytest.mark.parametrize(("option", "value"), [("rounds", 0), ("warmup", 0), ("sittings", 0), ("threads", -1)])
+def test_a_number_that_is_too_small_is_refused(option, value, candidate, queries):
+    with pytest.raises(UsageError, match=f"--{option} is {value}, it must be at least {value + 1}"):
+        profile([candidate()], queries, **{option: value})
 
 
 @pytest.mark.parametrize("name", ["none/profile.json", ".", "file/profile.json"])
