@@ -1,18 +1,17 @@
 """ONNX Runtime on the CPU: the reference that the other engines are compared with.
 
-It reads ONNX as it is. Only weight-only graphs are rewritten on opening (`DequantizeLinear -> MatMul` becomes
-one kernel with its own order of weights), which costs more than all the rest: so `compile` keeps the result. On two
-Zen 4 cores with onnxruntime 1.31, a decoder of 137 million parameters in int8 then opens in 0.33 s instead of 1.0 s and
-holds 200 MB instead of 300, in int4 in 0.28 s instead of 0.87 s; the outputs are the same bits. A float32 decoder or a
-static int8 tower would gain less than a fifth. The engine can also keep its packed weights in that file
+It reads ONNX as it is, and nothing is kept of what it makes of it. Measured on two Zen 4 cores with onnxruntime 1.31, a
+saved optimized graph would open in the same time and memory where weights are spelled as MatMulNBits, and less than a
+fifth faster where they are float32 or static int8. It would pay for weights spelled as `DequantizeLinear -> MatMul`
+(0.3 instead of 0.9 s, 230 instead of 300 MB for a decoder of 137 million parameters), which is how they are written
+for other engines. The engine can also keep its packed weights in that file
 (`session.save_external_prepacked_constant_initializers`), but int8 decoders then return NaN.
 
-The CPU memory arena is off: it keeps every size that a growing cache ever asked for.
+The CPU memory arena is off: it keeps every size that a growing cache ever asked for, and is no faster.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -24,8 +23,6 @@ from mmedge.core.machine import usable_cores
 from mmedge.core.manifest import Graph
 from mmedge.core.ports import Port, Tensors
 from mmedge.needs import needs
-
-_log = logging.getLogger(__name__)
 
 _SILENT = 4
 """Log severity "fatal": what goes wrong is raised, and then told once."""
@@ -40,25 +37,14 @@ class OnnxRuntime:
         return str(_library().__version__)
 
     def compiles(self, graph: Graph) -> bool:
-        return graph.precision.endswith("-weights")
+        return False
 
     def compile(self, graph: Graph, source: Path, output: Path) -> Path:
-        artifact, options = output / f"{graph.component}.onnx", _options(threads=0)
-        options.optimized_model_filepath = str(artifact)
-        options.add_session_config_entry(
-            "session.optimized_model_external_initializers_file_name", f"{artifact.name}.data"
-        )
-        options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
-        if not _has_int8_weights():
-            options.add_session_config_entry("session.disable_quant_qdq", "1")
-            _log.warning(
-                "onnxruntime %s runs `%s` in float32, 1.25 and later in 8 bits", self.version(), graph.component
-            )
-        _open(source, options, f"onnxruntime cannot compile `{graph.component}`")
-        return artifact
+        return source
 
     def open(self, graph: Graph, artifact: Path, threads: int = 0) -> OnnxRuntimeSession:
-        engine = _open(artifact, _options(threads), f"onnxruntime cannot open `{graph.component}`")
+        with told_as_ours(f"onnxruntime cannot open `{graph.component}`", _exceptions()):
+            engine = _library().InferenceSession(artifact, _options(graph, threads), providers=["CPUExecutionProvider"])
         check_edges(graph, _names(engine.get_inputs()), _names(engine.get_outputs()))
         return OnnxRuntimeSession(graph, engine)
 
@@ -113,24 +99,20 @@ def _empty(value: Any, port: Port) -> Any:
     return value.ortvalue_from_shape_and_type([0 if size == "past" else size for size in port.shape], port.dtype)
 
 
-def _options(threads: int) -> Any:
+def _options(graph: Graph, threads: int) -> Any:
     options = _library().SessionOptions()
     options.intra_op_num_threads = threads or usable_cores()
     options.enable_cpu_mem_arena = False
     options.log_severity_level = _SILENT
+    if graph.precision.endswith("-weights") and _version() < (1, 25):
+        # These versions have no kernel for `DequantizeLinear -> MatMul` of 8 bits: they would dequantize all weights
+        # anew at every token, many times slower than undoing the quantization once.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     return options
 
 
-def _has_int8_weights() -> bool:
-    """Before 1.25 weights of 8 bits, at least the last ones of every such graph, are turned to float32 at each run
-    (many times slower than doing it once) unless the quantization is undone."""
-    major, minor, *_ = _library().__version__.split(".")
-    return (int(major), int(minor)) >= (1, 25)
-
-
-def _open(path: Path, options: Any, failure: str) -> Any:
-    with told_as_ours(failure, _exceptions()):
-        return _library().InferenceSession(path, options, providers=["CPUExecutionProvider"])
+def _version() -> tuple[int, ...]:
+    return tuple(int(part) for part in _library().__version__.split(".")[:2])
 
 
 def _names(edges: Iterable[Any]) -> tuple[str, ...]:

@@ -146,7 +146,7 @@ def test_a_file_that_the_engine_refuses_is_told_in_one_line(
     if damage is not None:
         file.write_bytes(damage)
     with pytest.raises(BackendError) as caught:
-        backend.open(tower_graph, file) if step == "open" else backend.compile(tower_graph, file, tmp_path)
+        backend.open(tower_graph, file if step == "open" else backend.compile(tower_graph, file, tmp_path))
     assert caught.value.exit_code == 5
     assert "`tower`" in caught.value.message
     assert "\n" not in caught.value.message and len(caught.value.message) < 400
