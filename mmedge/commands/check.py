@@ -18,7 +18,7 @@ def check(
     precision: str | None = None,
     calibration: Path | None = None,
     json: bool = False,
-) -> None:
+) -> int:
     """Say what an export would make and what it would cost on the device, before any weight is read.
 
     Args:
@@ -31,25 +31,28 @@ def check(
     """
     import msgspec
 
-    from mmedge.core.find import target as find_target
-    from mmedge.core.plan import make_plan
     from mmedge.needs import needs
 
     with needs("export"):
-        from mmedge.export.build import choose_recipe
-        from mmedge.export.estimate import check_target, estimate
-        from mmedge.export.load import find_checkpoint, read_checkpoint
+        from mmedge.export.estimate import too_large
+        from mmedge.export.prepare import prepare
 
-    request, _ = choose_recipe(model, recipe, target=target, precision=precision, calibration=calibration)
-    checkpoint = read_checkpoint(find_checkpoint(request.model, request.revision))
-    plan = make_plan(request, find_target(request.target), checkpoint.family, checkpoint.config)
-    costs = estimate(plan, checkpoint)
+    _, plan, _, costs = prepare(model, recipe, target=target, precision=precision, calibration=calibration)
+    problem = too_large(costs, plan.target)
     if json:
-        found = {"model": request.model, "family": plan.family.name, "target": plan.target, "estimate": costs}
+        found = {
+            "model": plan.recipe.model,
+            "family": plan.family.name,
+            "target": plan.target,
+            "estimate": costs,
+            "refused": problem and problem.message,
+        }
         print(msgspec.json.format(msgspec.json.encode(found)).decode())
-    else:
-        _show(plan, costs)
-    check_target(costs, plan.target)
+        return problem.exit_code if problem else 0
+    _show(plan, costs)
+    if problem:
+        raise problem
+    return 0
 
 
 def _show(plan: Plan, costs: Estimate) -> None:

@@ -22,6 +22,7 @@ def export(
     calibration: Path | None = None,
     force: bool = False,
     allow_nonfinite: bool = False,
+    skip_bad: float = 0.0,
     json: bool = False,
 ) -> None:
     """Make a bundle of a model for a device: trace, quantize, compare with torch, pack.
@@ -36,6 +37,7 @@ def export(
             and optionally a question column.
         force: Replace a bundle that is there already.
         allow_nonfinite: Export weights that are not finite all the same.
+        skip_bad: Share of calibration samples that may be unreadable, such as 0.01; none unless said.
         json: Print the report as JSON.
     """
     import msgspec
@@ -57,6 +59,7 @@ def export(
         calibration=calibration,
         force=force,
         allow_nonfinite=allow_nonfinite,
+        skip_bad=skip_bad,
         watcher=ProgressLines(),
     )
     if json:

@@ -10,10 +10,13 @@ import sys
 from types import ModuleType
 from typing import Any
 
+from mmedge.needs import needs
+
 
 class _CallablePackage(ModuleType):
     def __call__(self, *arguments: Any, **options: Any) -> Any:
-        from mmedge.export.build import export
+        with needs("export"):
+            from mmedge.export.build import export
 
         return export(*arguments, **options)
 

@@ -7,24 +7,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec.structs
 import onnx_ir
 
 from mmedge.core import find
 from mmedge.core.backend import Session
 from mmedge.core.bundle import Bundle, Graph
 from mmedge.core.family import Prompt, Request
-from mmedge.core.plan import Plan, make_plan
-from mmedge.core.recipe import Calibration, Recipe, load_recipe
+from mmedge.core.plan import Plan
 from mmedge.core.report import Agreement, Answers, Report
-from mmedge.core.samples import Sample, choose_samples, read_samples
+from mmedge.core.samples import Sample, choose_samples
 from mmedge.core.writing import Draft, check_space, new_bundle
 from mmedge.export.agree import answer_greedily, compare_answers, compare_graphs, compare_preprocessing, judge
 from mmedge.export.calibrate import Recorder, Recording, record
-from mmedge.export.estimate import check_builder, check_target, estimate
-from mmedge.export.examples import QUESTION, Example, make_examples
-from mmedge.export.load import Checkpoint, find_checkpoint, load_model, read_checkpoint
+from mmedge.export.estimate import check_builder, too_large
+from mmedge.export.examples import QUESTION, Example, hold_out, make_examples
+from mmedge.export.load import Checkpoint, fetch_weights, load_model
 from mmedge.export.pack import make_manifest, pack_assets, pack_golden
+from mmedge.export.prepare import prepare
 from mmedge.export.quantize import quantize
 from mmedge.export.stages import Stages, Watcher
 from mmedge.export.tidy import tidy, write
@@ -39,9 +38,6 @@ REFERENCE = "onnxruntime"
 
 CALIBRATED = ("int8", "float16")
 """Precisions that look at recorded inputs: int8 takes its ranges from them, float16 finds what would overflow."""
-
-EXAMPLES = 8
-"""Requests an export is judged by."""
 
 
 class Source(NamedTuple):
@@ -77,69 +73,43 @@ def export(
     calibration: Path | str | None = None,
     force: bool = False,
     allow_nonfinite: bool = False,
+    skip_bad: float = 0.0,
     watcher: Watcher | None = None,
 ) -> Report:
     """Export ``model`` (a folder, a Hub name or ``builtin:NAME``) to the bundle ``output``.
 
     Without ``recipe``, the one that ships for this model is taken if there is one; the other arguments replace single
-    fields of it.
+    fields of it. ``skip_bad`` is the share of calibration samples that may be unreadable.
 
     Raises:
         MmedgeError: its children say what is wrong; nothing is left behind.
     """
     stages = Stages(watcher)
-    request, beside = choose_recipe(model, recipe, target=target, precision=precision, calibration=calibration)
     with stages.stage("plan") as note:
-        folder = find_checkpoint(request.model, request.revision)
-        checkpoint = read_checkpoint(folder)
-        plan = make_plan(request, find.target(request.target), checkpoint.family, checkpoint.config)
-        costs = estimate(plan, checkpoint)
-        check_target(costs, plan.target)
+        checkpoint, plan, samples, costs = prepare(
+            model, recipe, target=target, precision=precision, calibration=calibration
+        )
+        if problem := too_large(costs, plan.target):
+            raise problem
         check_builder(costs)
-        samples = read_samples(request.calibration.files, beside) if request.calibration else ()
         note(", ".join(f"{name} {choice.precision}" for name, choice in plan.choices.items()))
-    with new_bundle(Path(output), force=force, source=folder) as draft:
+    with new_bundle(Path(output), force=force, source=checkpoint.folder) as draft:
+        if not checkpoint.weights_bytes:
+            with stages.stage("fetch"):
+                fetch_weights(plan.recipe.model, checkpoint.folder)
         check_space(Path(output), 3 * checkpoint.weights_bytes)
         work = draft.folder / "work"
         work.mkdir()
         source = _load(stages, checkpoint, allow_nonfinite)
         traced = [_trace(stages, plan, source, index, work) for index in range(len(plan.components))]
-        feeds, doubts = _calibrate(stages, plan, source, traced, samples, work)
+        judged, rest, few = hold_out(samples)
+        feeds, doubts = _calibrate(stages, plan, source, traced, rest, work, skip_bad)
         graphs, warnings = _quantize(stages, plan, traced, feeds, work, draft.folder)
-        warnings += doubts
-        examples = make_examples(samples, plan.family.tasks(plan.config), work, EXAMPLES)
+        warnings += (*doubts, *few) if feeds else ()
+        examples = make_examples(judged, plan.family.tasks(plan.config), work)
         judgement = _judge(stages, plan, source, graphs, examples, draft.folder)
         bundle = _pack(stages, plan, source, graphs, examples, judgement, warnings, draft)
     return Report(str(bundle.path), tuple(stages.done), judgement.agreement, judgement.answers, tuple(warnings))
-
-
-def choose_recipe(
-    model: str,
-    recipe: Path | str | None = None,
-    *,
-    target: str | None = None,
-    precision: str | None = None,
-    calibration: Path | str | None = None,
-) -> tuple[Recipe, Path | None]:
-    """The recipe with the given fields replaced, and the folder its calibration files are looked up beside."""
-    path = Path(recipe) if recipe else _own_recipe(model)
-    request = load_recipe(path) if path else Recipe(name=model.rpartition("/")[2].rpartition(":")[2], model=model)
-    changes: dict[str, Any] = {"model": model}
-    if target:
-        changes["target"] = target
-    if precision:
-        changes |= {"precision": precision, "component": ()}
-    if calibration:
-        changes["calibration"] = Calibration(files=str(Path(calibration).resolve()))
-    if precision and precision != request.precision:
-        changes["accept"] = None
-    return msgspec.structs.replace(request, **changes), path.parent if path else None
-
-
-def _own_recipe(model: str) -> Path | None:
-    """The recipe that ships for this very model."""
-    paths = sorted(find.data("recipes").glob("*.toml"))
-    return next((path for path in paths if load_recipe(path).model == model), None)
 
 
 def _load(stages: Stages, checkpoint: Checkpoint, allow_nonfinite: bool) -> Source:
@@ -162,7 +132,13 @@ def _trace(stages: Stages, plan: Plan, source: Source, index: int, work: Path) -
 
 
 def _calibrate(
-    stages: Stages, plan: Plan, source: Source, traced: Sequence[Graph], samples: Sequence[Sample], work: Path
+    stages: Stages,
+    plan: Plan,
+    source: Source,
+    traced: Sequence[Graph],
+    samples: Sequence[Sample],
+    work: Path,
+    skip_bad: float,
 ) -> tuple[dict[str, Recording], tuple[str, ...]]:
     """What components are really fed while the float graphs answer the samples, and reasons to doubt it."""
     calibration = plan.recipe.calibration
@@ -186,7 +162,7 @@ def _calibrate(
                 answer_greedily(engine, prompt, values)
 
         note(f"{len(chosen)} samples")
-        return record(chosen, recorders, read, answer)
+        return record(chosen, recorders, read, answer, skip_bad=skip_bad)
 
 
 def _recorder(sessions: dict[str, Session], graph: Graph, work: Path) -> Recorder:
@@ -216,7 +192,7 @@ def _quantize(
         choice = plan.choices[graph.component]
         source = work / Path(graph.file).name
         if choice.precision == "float32":
-            for path in (source, source.with_name(f"{source.name}.data")):
+            for path in source.parent.glob(f"{source.name}*"):  # a graph of small constants has no file for them
                 shutil.copyfile(path, folder / "graphs" / path.name)
             graphs.append(graph)
             continue

@@ -72,17 +72,14 @@ def estimate(plan: Plan, checkpoint: Checkpoint) -> Estimate:
     return Estimate(costs, round(run, 1), round(build, 1))
 
 
-def check_target(costs: Estimate, target: Target) -> None:
-    """Refuse what the target has no memory for.
-
-    Raises:
-        ResourceError: naming what is needed and what there is.
-    """
-    if costs.run_mb > target.memory_mb:
-        raise ResourceError(
-            f"running it takes about {costs.run_mb:.0f} MiB, `{target.name}` has {target.memory_mb}",
-            hint="choose a smaller precision, a smaller model or a larger target",
-        )
+def too_large(costs: Estimate, target: Target) -> ResourceError | None:
+    """Why the target cannot run it: what is needed and what there is."""
+    if costs.run_mb <= target.memory_mb:
+        return None
+    return ResourceError(
+        f"running it takes about {costs.run_mb:.0f} MiB, `{target.name}` has {target.memory_mb}",
+        hint="choose a smaller precision, a smaller model or a larger target",
+    )
 
 
 def check_builder(costs: Estimate) -> None:

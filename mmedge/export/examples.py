@@ -12,6 +12,10 @@ from PIL import Image
 from mmedge.core.samples import Sample, choose_samples
 from mmedge.media.image import decode_picture, read_picture
 
+EXAMPLES = 8
+JUDGED = 6
+"""How many of the examples are the user's samples, if there are any; the others are drawn."""
+
 LONGEST_SIDE = 512
 """Pixels; recorded pictures travel in the bundle, so they are kept small."""
 
@@ -35,11 +39,18 @@ class Example:
         return decode_picture(read_picture(self.picture), self.name).pixels
 
 
-def make_examples(samples: Sequence[Sample], tasks: Sequence[str], folder: Path, count: int) -> tuple[Example, ...]:
-    """``count`` examples as PNG files in ``folder``, spread over ``samples``, tasks in turn; where there are fewer
-    samples, pictures drawn from a seed fill up."""
-    chosen: list[Sample | None] = [*choose_samples(samples, count)]
-    chosen += [None] * (count - len(chosen))
+def hold_out(samples: Sequence[Sample]) -> tuple[tuple[Sample, ...], tuple[Sample, ...], tuple[str, ...]]:
+    """Samples to be judged by, those left to calibrate with, and a warning where there are too few to part them."""
+    judged = choose_samples(samples, JUDGED) if samples else ()
+    if len(samples) < 4 * JUDGED:
+        few = f"judged on calibration samples: {len(samples)} are too few to hold some out, {4 * JUDGED} would do"
+        return judged, tuple(samples), (few,) if samples else ()
+    return judged, tuple(sample for sample in samples if sample not in judged), ()
+
+
+def make_examples(samples: Sequence[Sample], tasks: Sequence[str], folder: Path) -> tuple[Example, ...]:
+    """`EXAMPLES` requests as PNG files in ``folder``, tasks in turn: the samples, then pictures drawn from a seed."""
+    chosen = [*samples, *[None] * (EXAMPLES - len(samples))]
     return tuple(_example(index, sample, tasks, folder) for index, sample in enumerate(chosen))
 
 
@@ -49,9 +60,7 @@ def _example(index: int, sample: Sample | None, tasks: Sequence[str], folder: Pa
     image = _small(sample) if sample else _drawn(index)
     image.save(picture)
     question = (sample.question if sample else None) or QUESTION
-    return Example(
-        str(sample.image) if sample else f"drawn {index}", task, picture, question if task == "ask" else None
-    )
+    return Example(sample.id if sample else f"drawn {index}", task, picture, question if task == "ask" else None)
 
 
 def _small(sample: Sample) -> Image.Image:

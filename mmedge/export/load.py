@@ -23,10 +23,11 @@ from mmedge.core import find
 from mmedge.core.family import Config, Family
 from mmedge.errors import DownloadError, ModelError, UsageError
 from mmedge.export.outline import outline
-from mmedge.export.weights import first_line, read_tensors, refuse_nonfinite, weight_files
+from mmedge.export.weights import first_line, read_tensors, refuse_nonfinite, refuse_pickles, weight_files
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-WANTED = ("*.json", "*.safetensors", "*.txt", "*.model")
+SETTINGS = ("*.json", "*.txt", "*.model")
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 REMOTE_CODE = ("auto_map", "trust_remote_code", "custom_pipelines", "custom_generate")
 RUN_OPTIONS = ("attn_implementation", "experts_implementation", "kernel_config", "use_kernels")
 """How somebody wants `transformers` to compute; some of these name native code on the Hub."""
@@ -59,7 +60,8 @@ class Checkpoint:
 
 
 def find_checkpoint(model: str, revision: str = "main") -> Path:
-    """The folder of ``builtin:NAME``, of a local checkpoint, or of a Hub name (downloaded to the Hub's own cache).
+    """The folder of ``builtin:NAME``, of a local checkpoint, or of a Hub name: of that one only what is small is
+    fetched, to the Hub's own cache; `fetch_weights` gets the rest when the plan stands.
 
     Raises:
         UsageError: it is none of these.
@@ -76,7 +78,7 @@ def find_checkpoint(model: str, revision: str = "main") -> Path:
     if os.path.exists(model):
         raise UsageError(f"`{model}` is a file, a checkpoint is a folder")
     if HUB_NAME.fullmatch(model):
-        return _download(model, revision)
+        return _download(model, revision, SETTINGS, ignore=WEIGHTS)
     raise UsageError(f"`{model}` is no folder and no Hub name", hint="a Hub name looks like `owner/name`")
 
 
@@ -138,13 +140,38 @@ def load_model(checkpoint: Checkpoint, *, allow_nonfinite: bool = False) -> Any:
     return model.eval()
 
 
-def _download(model: str, revision: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+def fetch_weights(model: str, folder: Path) -> None:
+    """Fetch the safetensors of a Hub checkpoint whose settings are in ``folder``; a local one has them.
+
+    Raises:
+        ModelError: it has pickles only.
+        DownloadError: the Hub cannot be reached.
+    """
+    if model.startswith("builtin:") or os.path.isdir(model):
+        return
+    with _hub(model, folder.name):
+        from huggingface_hub import list_repo_files
+
+        refuse_pickles([Path(model, name) for name in list_repo_files(model, revision=folder.name)])
+    _download(model, folder.name, WEIGHTS)
+
+
+def _download(model: str, revision: str, wanted: tuple[str, ...], ignore: tuple[str, ...] = ()) -> Path:
+    with _hub(model, revision):
+        from huggingface_hub import snapshot_download
+
+        return Path(
+            snapshot_download(model, revision=revision, allow_patterns=list(wanted), ignore_patterns=list(ignore))
+        )
+
+
+@contextmanager
+def _hub(model: str, revision: str) -> Iterator[None]:
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     try:
-        return Path(snapshot_download(model, revision=revision, allow_patterns=list(WANTED)))
-    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
+        yield
+    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
         raise DownloadError(
             f"cannot fetch `{model}` at `{revision}`: {first_line(error)}",
             hint="without a network, give the folder of a checkpoint instead of its name",

@@ -6,6 +6,7 @@ configuration names and for weights in other formats, some of them pickles.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,16 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
         return _indexed(folder)
     if other := next(iter(sorted(folder.glob("*.safetensors"))), None):
         raise ModelError(f"`{other}` is not called `{SINGLE}`, and `{folder}` has no `{INDEX}`")
-    if pickle := next((path for path in sorted(folder.iterdir()) if path.suffix in PICKLES), None):
-        raise _pickle(pickle)
+    refuse_pickles(sorted(folder.iterdir()))
     return ()
+
+
+def refuse_pickles(files: Sequence[Path]) -> None:
+    """Of a checkpoint's files: pickles beside safetensors are never read, pickles alone are refused by name."""
+    if any(path.suffix == ".safetensors" for path in files):
+        return
+    if pickle := next((path for path in files if path.suffix in PICKLES), None):
+        raise _pickle(pickle)
 
 
 def read_tensors(folder: Path) -> dict[str, Any]:

@@ -1,0 +1,81 @@
+"""Everything that is decided and refused before a weight is read: `mmedge check` ends here, an export begins here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec.structs
+
+from mmedge.core import find
+from mmedge.core.plan import Plan, make_plan
+from mmedge.core.recipe import Calibration, Recipe, load_recipe
+from mmedge.core.samples import Sample, read_samples
+from mmedge.export.estimate import Estimate, estimate
+from mmedge.export.load import Checkpoint, find_checkpoint, read_checkpoint
+
+
+class Prepared(NamedTuple):
+    """What an export will do, with what, and what it will cost."""
+
+    checkpoint: Checkpoint
+    plan: Plan
+    samples: tuple[Sample, ...]
+    """For calibration."""
+    costs: Estimate
+
+
+def prepare(
+    model: str,
+    recipe: Path | str | None = None,
+    *,
+    target: str | None = None,
+    precision: str | None = None,
+    calibration: Path | str | None = None,
+) -> Prepared:
+    """Read all but the weights of ``model``; the arguments are those of `mmedge.export.build.export`.
+
+    Raises:
+        MmedgeError: its children say what cannot be done.
+    """
+    request, beside = choose_recipe(model, recipe, target=target, precision=precision, calibration=calibration)
+    wanted = find.target(request.target)
+    checkpoint = read_checkpoint(find_checkpoint(request.model, request.revision))
+    plan = make_plan(request, wanted, checkpoint.family, checkpoint.config)
+    samples = read_samples(request.calibration.files, beside) if request.calibration else ()
+    return Prepared(checkpoint, plan, samples, estimate(plan, checkpoint))
+
+
+def choose_recipe(
+    model: str,
+    recipe: Path | str | None = None,
+    *,
+    target: str | None = None,
+    precision: str | None = None,
+    calibration: Path | str | None = None,
+) -> tuple[Recipe, Path | None]:
+    """The recipe with the given fields replaced, and the folder its calibration files are looked up beside."""
+    path = Path(recipe) if recipe else _own_recipe(model)
+    request = load_recipe(path) if path else Recipe(name=_name_of(model), model=model)
+    changes: dict[str, Any] = {"model": model}
+    if target:
+        changes["target"] = target
+    if precision:
+        changes |= {"precision": precision, "component": ()}
+    if calibration:
+        old = request.calibration or Calibration(files="")
+        changes["calibration"] = msgspec.structs.replace(old, files=str(Path(calibration).resolve()))
+    if precision and precision != request.precision:
+        changes["accept"] = None
+    return msgspec.structs.replace(request, **changes), path.parent if path else None
+
+
+def _own_recipe(model: str) -> Path | None:
+    """The recipe that ships for this very model."""
+    paths = sorted(find.data("recipes").glob("*.toml"))
+    return next((path for path in paths if load_recipe(path).model == model), None)
+
+
+def _name_of(model: str) -> str:
+    """Of the folder, of the model on the Hub or of the built-in one."""
+    return Path(model).resolve().name.rpartition(":")[2] or "model"
