@@ -60,6 +60,9 @@ REFUSALS = {
 }
 """What the system answers when it lacks something, rather than when the request was wrong."""
 
+MISTAKES = {errno.EACCES, errno.EISDIR, errno.ENAMETOOLONG, errno.ENOENT, errno.ENOTDIR}
+"""What it answers when a path was wrong."""
+
 STDOUT = 1
 SIGNALLED = 128
 """Exit codes above this one add the number of a signal, as shells do."""
@@ -148,10 +151,20 @@ def _explain(error: BaseException, arguments: Sequence[str]) -> MmedgeError:
         return problem
     if isinstance(error, MemoryError):
         return ResourceError("out of memory")
-    if isinstance(error, OSError) and error.errno in REFUSALS:
-        where = f" at `{os.fsdecode(error.filename)}`" if isinstance(error.filename, str | bytes | Path) else ""
-        return ResourceError(f"{(error.strerror or 'the system refuses').lower()}{where}")
+    if isinstance(error, OSError):
+        return _refusal(error) or _bug(error, arguments)
     return _bug(error, arguments)
+
+
+def _refusal(error: OSError) -> MmedgeError | None:
+    """What the system does not do, unless that is a bug of ours."""
+    path = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes | Path) else None
+    reason = (error.strerror or "the system refuses").lower()
+    if error.errno in REFUSALS:
+        return ResourceError(f"{reason} at `{path}`" if path else reason)
+    if error.errno in MISTAKES and path:
+        return UsageError(f"`{path}`: {reason}")
+    return None
 
 
 def _usage(error: CycloptsError) -> UsageError:

@@ -155,6 +155,13 @@ def test_a_full_disk_or_memory_exits_6(command, capsys, error):
     assert capsys.readouterr().err in ("error: no space left on device at `out/graph.onnx`\n", "error: out of memory\n")
 
 
+@pytest.mark.parametrize("number", sorted(cli.MISTAKES))
+def test_a_wrong_path_exits_2_and_is_named(command, capsys, number):
+    command(raising(OSError(number, os.strerror(number), "some/file")))
+    assert cli.run(["work"]) == 2
+    assert capsys.readouterr().err == f"error: `some/file`: {os.strerror(number).lower()}\n"
+
+
 def test_a_full_disk_behind_stdout_exits_6():
     with open("/dev/full", "w") as full:
         done = subprocess.run([*MMEDGE, "targets"], stdout=full, stderr=subprocess.PIPE, text=True)
@@ -207,9 +214,13 @@ sys.exit(cli.main())
 """
 
 
-def start_waiting(marker: Path) -> subprocess.Popen[str]:
+def start_waiting(marker: Path, hang_up: signal.Handlers = signal.SIG_DFL) -> subprocess.Popen[str]:
     arguments = [sys.executable, "-c", WAITING_COMMAND, "work", str(marker)]
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    before = signal.signal(signal.SIGHUP, hang_up)  # the child inherits it, and nohup may have started this process
+    try:
+        process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGHUP, before)
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
     return process
 
@@ -229,11 +240,7 @@ def test_a_signal_ends_the_command_after_it_cleaned_up_and_waits_for_no_thread(t
 
 
 def test_a_hang_up_that_was_switched_off_stays_off(tmp_path):
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        process = start_waiting(tmp_path / "marker")
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    process = start_waiting(tmp_path / "marker", hang_up=signal.SIG_IGN)
     process.send_signal(signal.SIGHUP)
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=20)
