@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mmedge.core.target import Target
-from mmedge.errors import UsageError
+from mmedge.errors import BackendError, UsageError
 
 if TYPE_CHECKING:
     from mmedge.core.backend import Backend
     from mmedge.core.family import Family
 
 PACKAGE = Path(__file__).resolve().parent.parent
+
+UNOFFERED = {"replay"}
+"""Found by those who know them, but no choice for a user: it computes nothing."""
 
 
 def family(name: str) -> Family:
@@ -32,9 +35,22 @@ def backend(name: str) -> Backend:
     return _find("backends", name, "BACKEND")  # type: ignore[no-any-return]
 
 
+def engine(name: str, option: str = "--backend") -> Backend:
+    """The backend that a bundle names; if this version lacks it, the user made no mistake.
+
+    Raises:
+        BackendError: there is none; ``option`` is how to choose another.
+    """
+    try:
+        return backend(name)
+    except UsageError as unknown:
+        hint = f"run it here with {option} onnxruntime"
+        raise BackendError(f"this version has no engine `{name}`", hint=hint) from unknown
+
+
 def names(kind: str) -> tuple[str, ...]:
-    """All names of a kind: ``families`` or ``backends``."""
-    return tuple(sorted({*_files(kind), *_plugins(kind)}))
+    """All names of a kind that a user can choose from: ``families`` or ``backends``."""
+    return tuple(sorted({*_files(kind), *_plugins(kind)} - UNOFFERED))
 
 
 def targets() -> tuple[Target, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -88,7 +89,7 @@ def _fingerprint(sample: Sample) -> tuple[str, str | None]:
 def _locate(path: Path, beside: Path | None) -> Path:
     places = [path] if path.is_absolute() or beside is None else [beside / path, find.data("calib") / path]
     for place in places:
-        if place.exists():
+        if os.path.exists(place):  # and not if the system refuses to look, as for names that are too long
             return place
     looked = " and ".join(f"`{place}`" for place in places)
     raise InputError(f"calibration data `{path}` is not there: looked for {looked}")

@@ -21,6 +21,7 @@ def candidates_of(bundles: Sequence[Path], backends: Sequence[str] = ()) -> tupl
     Raises:
         UsageError: there is no such bundle or engine.
         BundleError: a manifest is damaged.
+        BackendError: a target names an engine that this version lacks.
     """
     if not bundles:
         raise UsageError("no bundle is given", hint="mmedge profile BUNDLE --backends onnxruntime,openvino")
@@ -38,6 +39,8 @@ def twin(candidate: Candidate) -> Candidate:
 def _candidate(bundle: Bundle, backend: str | None) -> Candidate:
     manifest = bundle.manifest
     engines = dict.fromkeys(backend or manifest.target.backends[graph.role] for graph in manifest.graphs)
+    for engine in () if backend else engines:
+        find.engine(engine, "--backends")
     return Candidate(
         name=f"{bundle.path.resolve().name.removesuffix('.bundle')} {'+'.join(engines)}",
         bundle=_text(bundle.path),

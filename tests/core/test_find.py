@@ -3,7 +3,7 @@ from importlib.metadata import EntryPoint
 import pytest
 
 from mmedge.core import find
-from mmedge.errors import UsageError
+from mmedge.errors import BackendError, UsageError
 
 
 def test_a_family_is_found_by_its_file_name():
@@ -12,6 +12,20 @@ def test_a_family_is_found_by_its_file_name():
 
 def test_shared_modules_are_no_entries():
     assert not [name for kind in ("families", "backends") for name in find.names(kind) if name.startswith("_")]
+
+
+def test_a_backend_for_tests_is_found_but_not_offered():
+    assert find.backend("replay").name == "replay" and "replay" not in find.names("backends")
+    with pytest.raises(UsageError) as refused:
+        find.backend("reply")
+    assert refused.value.hint == "known: onnxruntime, openvino"
+
+
+def test_an_engine_that_a_bundle_names_and_this_version_lacks_is_no_mistake_of_the_user():
+    with pytest.raises(BackendError) as missing:
+        find.engine("tensorrt")
+    assert missing.value.message == "this version has no engine `tensorrt`"
+    assert missing.value.hint == "run it here with --backend onnxruntime"
 
 
 @pytest.mark.parametrize(

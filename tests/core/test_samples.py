@@ -69,6 +69,11 @@ def test_data_that_is_not_there_is_refused_with_the_places_looked_at(tmp_path):
     assert caught.value.exit_code == 3
 
 
+def test_a_name_that_is_too_long_for_the_system_is_not_there(tmp_path):
+    with pytest.raises(InputError, match="is not there"):
+        read_samples(tmp_path / ("a" * 300))
+
+
 BAD_LISTS = {
     "no image column": ("list.csv", b"picture,question\nb.png,what?\n", "line 1: there is no column `image`"),
     "empty csv": ("list.csv", b"", "line 1: there is no column `image`"),
