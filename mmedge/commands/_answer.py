@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -48,7 +49,6 @@ def answer_all(task: str, bundle: Path, pictures: Sequence[str], text: str | Non
 
     Returns the exit code: 3 if any picture could not be used.
     """
-    from mmedge.media.image import read_stream
     from mmedge.runtime.pick import sampler
     from mmedge.runtime.pipeline import load
 
@@ -58,11 +58,11 @@ def answer_all(task: str, bundle: Path, pictures: Sequence[str], text: str | Non
     with load(bundle, backend=options.backend, threads=options.threads) as pipeline:
         _check_task(pipeline, task)
         for name in names:
+            printer = Printer(name if len(names) > 1 else None, options.json)
             try:
-                printer = Printer(name if len(names) > 1 else None, options.json)
                 answer = pipeline.answer(
                     task,
-                    read_stream(sys.stdin.buffer, "standard input") if name == STDIN else name,
+                    _read_stdin() if name == STDIN else name,
                     text,
                     pick=pick,
                     limit=options.max_tokens,
@@ -74,7 +74,7 @@ def answer_all(task: str, bundle: Path, pictures: Sequence[str], text: str | Non
                 if len(names) == 1:
                     raise
                 bad += 1
-                print(f"error: {error.message}", file=sys.stderr)
+                printer.refuse(name, error)
     return InputError.exit_code if bad else 0
 
 
@@ -91,6 +91,15 @@ class Printer:
         if self.live:
             self._begin()
             print(getattr(piece, "text", "") if self.started else "", end="", flush=True)
+
+    def refuse(self, name: str, error: InputError) -> None:
+        """A picture among several that cannot be used."""
+        import msgspec
+
+        if self.json:
+            fields = {"exit_code": error.exit_code, "message": error.message, "hint": error.hint}
+            print(msgspec.json.encode({"picture": name, "error": fields}).decode(), flush=True)
+        print(f"error: {error.message}", file=sys.stderr)
 
     def finish(self, name: str, answer: Answer) -> None:
         import msgspec
@@ -112,6 +121,14 @@ class Printer:
         self.started = True
 
 
+def _read_stdin() -> bytes:
+    from mmedge.media.image import read_stream
+
+    if sys.stdin is None:
+        raise InputError("standard input is closed", hint="name a file, or pipe a picture in")
+    return read_stream(sys.stdin.buffer, "standard input")
+
+
 def _check_task(pipeline: Pipeline, task: str) -> None:
     if task not in pipeline.tasks:
         raise UsageError(f"this bundle cannot `{task}`", hint=f"it can: {', '.join(pipeline.tasks)}")
@@ -126,7 +143,7 @@ def _expand(pictures: Sequence[str]) -> Iterator[str]:
             raise UsageError(
                 f"unknown option: {name}", hint=f"--help lists the options; a file of this name is ./{name}"
             )
-        if name != STDIN and Path(name).is_dir():
+        if name != STDIN and os.path.isdir(name):  # False too if it cannot be told
             inside = sorted(str(path) for path in Path(name).rglob("*") if path.suffix.lower() in PICTURES)
             if not inside:
                 raise InputError(f"the folder `{name}` has no pictures", hint=f"looked for {', '.join(PICTURES)}")
