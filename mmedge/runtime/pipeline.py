@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import numpy as np
 from msgspec import Struct
 
 from mmedge.core import find
-from mmedge.core.backend import Session
+from mmedge.core.backend import Backend, Session
 from mmedge.core.bundle import Bundle, open_bundle
 from mmedge.core.family import Config, Family, Prompt, Request
 from mmedge.core.ports import Tensors
@@ -215,21 +216,31 @@ def open_pipeline(bundle: Bundle, *, backend: str | None = None, threads: int = 
     ``backend`` overrides the target's choice for every graph; ``threads`` 0 means all cores.
 
     Raises:
+        UsageError: no backend has this name, or there are fewer cores than ``threads``.
         BackendError: an engine is missing or refuses a graph.
     """
     manifest = bundle.manifest
+    _check_threads(threads)
     tidy = manifest.config["text"]["clean_up_tokenization_spaces"]
     tokenizer = Tokenizer(bundle.read(manifest.assets["tokenizer"]), clean_up_spaces=tidy)
     backends = {graph.component: backend or manifest.target.backends[graph.role] for graph in manifest.graphs}
-    engine = Engine(manifest.graphs, _open_sessions(bundle, backends, threads))
+    chosen = {name: find.backend(name) if backend else find.engine(name) for name in {*backends.values()}}
+    engines = {component: chosen[name] for component, name in backends.items()}
+    engine = Engine(manifest.graphs, _open_sessions(bundle, engines, threads))
     return Pipeline(find.family(manifest.family), manifest.config, tokenizer, engine, manifest.tasks, backends)
 
 
-def _open_sessions(bundle: Bundle, backends: dict[str, str], threads: int) -> dict[str, Session]:
+def _check_threads(threads: int) -> None:
+    cores = os.cpu_count() or 1
+    if not 0 <= threads <= cores:
+        raise UsageError(f"{threads} threads are asked for, this machine has {cores} cores", hint="0 means all cores")
+
+
+def _open_sessions(bundle: Bundle, backends: dict[str, Backend], threads: int) -> dict[str, Session]:
     sessions: dict[str, Session] = {}
     try:
         for graph in bundle.manifest.graphs:
-            backend = find.backend(backends[graph.component])
+            backend = backends[graph.component]
             sessions[graph.component] = backend.open(graph, ready(bundle, graph, backend), threads)
     except BaseException:
         for session in sessions.values():
