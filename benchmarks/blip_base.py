@@ -74,7 +74,7 @@ def times_better(found: Profile, number: int, peers: Sequence[int]) -> dict[str,
         count = min(len(best[name]), len(own[name]))
         ratios = best[name][:count] / own[name][:count]
         low, middle, high = np.percentile(ratios, [25, 50, 75])
-        better[name] = {"times": round(middle, 2), "from": round(low, 2), "to": round(high, 2)}
+        better[name] = {"times": round(float(middle), 2), "from": round(float(low), 2), "to": round(float(high), 2)}
     return better
 
 
