@@ -27,6 +27,7 @@ LARGEST_MANIFEST = 1 << 20
 MOST_FILES = 10_000
 _DEEPEST = 16
 _LARGEST_FILE = 1 << 53
+_MOST_TOKENS = 1 << 31
 _DTYPES = frozenset(
     {"bool", "float16", "float32", "float64"} | {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 )
@@ -60,9 +61,10 @@ class File(Struct, frozen=True, forbid_unknown_fields=True):
 class Golden(Struct, frozen=True, forbid_unknown_fields=True):
     """A recorded request with what the bundle answered when it was made.
 
-    The folder ``path`` holds the picture as ``picture.png``, the inputs of each component as ``<component>.inputs.npz``
-    and its outputs as ``<component>.outputs.npz``; an output of more than 4,096 elements is stored as every k-th
-    element of its flat form, ``k = ceil(size / 4096)``.
+    The folder ``path`` holds the picture as ``picture.png``; in ``inputs.npz`` what the graphs were fed, by port, and
+    the prompt as ``tokens``; in ``outputs.npz`` what they gave as ``<component>:<port>``, of the decoder ``logits``
+    after the prompt and ``logits.last`` after the answer. An output of more than 4,096 elements is stored as every
+    k-th element of its flat form, ``k = ceil(size / 4096)``.
     """
 
     path: str
@@ -85,7 +87,7 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
     graphs: tuple[Graph, ...]
     """In the order they run."""
     config: dict[str, Any]
-    """``model``, ``image`` and ``generation``: the checkpoint's JSON files, as families read them."""
+    """``model``, ``image``, ``text`` and ``generation``: the checkpoint's JSON files, as families read them."""
     assets: dict[str, str]
     """Other files of the checkpoint by purpose: ``tokenizer``."""
     golden: tuple[Golden, ...]
@@ -149,6 +151,27 @@ def check_manifest(manifest: Manifest) -> None:
     for golden in manifest.golden:
         if golden.path not in folders:
             raise ValueError(f"the golden sample `{shown(golden.path)}` has no files")
+        if not all(0 <= token < _MOST_TOKENS for token in golden.tokens):
+            raise ValueError(f"the golden sample `{golden.path}` has a token that cannot be one")
+    _check_complete(manifest)
+
+
+def _check_complete(manifest: Manifest) -> None:
+    """What every bundle needs to be opened."""
+    if not manifest.graphs:
+        raise ValueError("it has no graphs")
+    for graph in manifest.graphs:
+        if graph.role not in manifest.target.backends:
+            raise ValueError(f"its target names no backend for `{graph.role}`, which `{graph.component}` needs")
+    if sorted(seen.component for seen in manifest.agreement) != sorted(graph.component for graph in manifest.graphs):
+        raise ValueError(f"its agreement is told {len(manifest.agreement)} times, not once for each graph")
+    if "tokenizer" not in manifest.assets:
+        raise ValueError("it has no asset `tokenizer`")
+    for part in ("model", "image", "text", "generation"):
+        if not isinstance(manifest.config.get(part), dict):
+            raise ValueError(f"its config has no object `{part}`")
+    if not isinstance(manifest.config["text"].get("clean_up_tokenization_spaces"), bool):
+        raise ValueError("its config has no true or false `text.clean_up_tokenization_spaces`")
 
 
 def _check_schema(schema: object, where: str) -> None:

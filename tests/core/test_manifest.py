@@ -43,8 +43,8 @@ def inside(place, key, value):
 
 
 def with_config(text):
-    """The manifest with ``text`` as its config, which JSON of Python could not write."""
-    return lambda values: encoded(values | {"config": {"x": "HERE"}}).replace(b'"HERE"', text)
+    """The manifest with ``text`` in its config, which JSON of Python could not write."""
+    return lambda values: inside(["config"], "x", "HERE")(values).replace(b'"HERE"', text)
 
 
 def padded(size):
@@ -52,9 +52,11 @@ def padded(size):
 
 
 def many_files(count):
-    return lambda values: encoded(
-        values | {"graphs": [], "assets": {}, "golden": [], "files": {str(number): FILE for number in range(count)}}
-    )
+    def change(values):
+        more = {str(number): FILE for number in range(count - len(values["files"]))}
+        return encoded(values | {"files": values["files"] | more})
+
+    return change
 
 
 ABUSES = {
@@ -125,6 +127,20 @@ ABUSES = {
     "an unknown dtype": inside(["graphs", 0, "inputs", 0], "dtype", "object"),
     "a negative size of a tensor": inside(["graphs", 0, "inputs", 0], "shape", [1, -1]),
     "a cache without layers": inside(["graphs", 0], "cache", {"layers": 0, "heads": 1, "head_dim": 1}),
+    "no graphs": changed(graphs=[], agreement=[]),
+    "no assets": changed(assets={}),
+    "no config": changed(config={}),
+    "no model in the config": inside(["config"], "model", None),
+    "no pictures in the config": inside(["config"], "image", []),
+    "no text in the config": inside(["config"], "text", "x"),
+    "no generation in the config": inside(["config"], "generation", 1),
+    "no word on spaces": inside(["config"], "text", {}),
+    "a word on spaces that is neither true nor false": inside(["config", "text"], "clean_up_tokenization_spaces", "no"),
+    "no backend for a tower": inside(["target"], "backends", {"decode": "onnxruntime"}),
+    "no agreement of a graph": changed(agreement=[]),
+    "the agreement of another graph": inside(["agreement", 0], "component", "other"),
+    "a negative token": inside(["golden", 0], "tokens", [-1]),
+    "a token beyond 64 bits": inside(["golden", 0], "tokens", [2**64]),
 }
 
 
@@ -191,7 +207,8 @@ def test_what_is_written_is_what_is_read(workshop):
 
 def test_text_arrives_as_it_was_even_where_it_is_not_normalised(workshop):
     labels = ["e\u0301", "\u00e9", "\U0001f600\u0301", "\u2028"]
-    manifest = msgspec.structs.replace(workshop.listed, config={"labels": labels})
+    config = workshop.listed.config | {"labels": labels}
+    manifest = msgspec.structs.replace(workshop.listed, config=config)
     assert parse_manifest(encode_manifest(manifest)).config["labels"] == labels
 
 

@@ -32,7 +32,12 @@ def small(workshop):
     return dataclasses.replace(
         workshop,
         files={name: workshop.files[name] for name in names},
-        manifest=msgspec.structs.replace(workshop.manifest, graphs=workshop.manifest.graphs[:1], golden=()),
+        manifest=msgspec.structs.replace(
+            workshop.manifest,
+            graphs=workshop.manifest.graphs[:1],
+            agreement=workshop.manifest.agreement[:1],
+            golden=(),
+        ),
     )
 
 

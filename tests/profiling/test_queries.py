@@ -5,7 +5,7 @@ from msgspec.structs import replace
 
 from mmedge.core.bundle import Golden, Graph, Manifest
 from mmedge.core.recipe import Acceptance
-from mmedge.core.report import Answers
+from mmedge.core.report import Agreement, Answers
 from mmedge.core.target import Target
 from mmedge.core.writing import new_bundle
 from mmedge.errors import BundleError, InputError, UsageError
@@ -26,14 +26,14 @@ MANIFEST = Manifest(
     tasks=("caption", "ask"),
     target=TARGET,
     graphs=GRAPHS[:1],
-    config={},
-    assets={},
+    config={"model": {}, "image": {}, "text": {"clean_up_tokenization_spaces": True}, "generation": {}},
+    assets={"tokenizer": "assets/tokenizer.json"},
     golden=(
         Golden("golden/0", "caption", None, (1,), "a cat"),
         Golden("golden/1", "ask", "is this a cat?", (1,), "yes"),
     ),
     accept=Acceptance(0.99, 1.0),
-    agreement=(),
+    agreement=(Agreement("encoder", "int8", 0.0, 1.0, "0", 1),),
     answers=Answers(0, 0),
     preprocess_max_abs=0.0,
     made_with={},
@@ -48,7 +48,8 @@ def bundle(tmp_path):
     def write(name: str = "small.bundle", **changes) -> Path:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         with new_bundle(tmp_path / name) as draft:
-            for file in ("graphs/encoder.onnx", "golden/0/picture.png", "golden/1/picture.png"):
+            pictures = ("golden/0/picture.png", "golden/1/picture.png")
+            for file in ("assets/tokenizer.json", "graphs/encoder.onnx", *pictures):
                 (draft.folder / file).parent.mkdir(parents=True, exist_ok=True)
                 (draft.folder / file).write_bytes(b"")
             return draft.finish(replace(MANIFEST, **changes)).path

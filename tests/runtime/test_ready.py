@@ -17,7 +17,7 @@ from mmedge.core import find
 from mmedge.core.bundle import Bundle, Graph, Manifest, open_bundle
 from mmedge.core.ports import Port
 from mmedge.core.recipe import Acceptance
-from mmedge.core.report import Answers
+from mmedge.core.report import Agreement, Answers
 from mmedge.core.target import Target
 from mmedge.core.writing import new_bundle
 from mmedge.errors import BackendError, ResourceError
@@ -40,11 +40,11 @@ MANIFEST = Manifest(
     tasks=(),
     target=Target("cpu", "Any CPU", "any", 4096, {"tower": "onnxruntime"}, ("float32",), {}, 23),
     graphs=(GRAPH,),
-    config={},
-    assets={},
+    config={"model": {}, "image": {}, "text": {"clean_up_tokenization_spaces": True}, "generation": {}},
+    assets={"tokenizer": "assets/tokenizer.json"},
     golden=(),
     accept=Acceptance(0.99, 1.0),
-    agreement=(),
+    agreement=(Agreement("tower", "float32", 0.0, 1.0, "0", 1),),
     answers=Answers(0, 0),
     preprocess_max_abs=0.0,
     made_with={},
@@ -81,7 +81,9 @@ def write_bundle(path: Path, factor: float = 2.0) -> Bundle:
     graph = helper.make_graph([node], "small", [picture], [answer], [weight])
     model = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 23)])
     with new_bundle(path) as draft:
-        (draft.folder / "graphs").mkdir()
+        for folder in ("graphs", "assets"):
+            (draft.folder / folder).mkdir()
+        (draft.folder / "assets/tokenizer.json").write_text("{}")
         onnx.save(
             model, draft.folder / GRAPH.file, save_as_external_data=True, location="tower.onnx.data", size_threshold=64
         )
