@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 
 from mmedge.core.family import Component, Config, Family
-from mmedge.core.recipe import PRECISIONS, Acceptance, ComponentPlan, Recipe
+from mmedge.core.recipe import METHODS, PRECISIONS, Acceptance, ComponentPlan, Recipe
 from mmedge.core.target import Target
 from mmedge.errors import PlanError
 
@@ -52,6 +52,7 @@ def make_plan(recipe: Recipe, target: Target, family: Family, config: Config) ->
     """
     if recipe.family not in (None, family.name):
         raise PlanError(f"the recipe is for a `{recipe.family}` model, the checkpoint is `{family.name}`")
+    _refuse_numbers(recipe)
     components = family.components(config)
     choices = {component.name: _choose(component, recipe, target) for component in components}
     _refuse_unknown(recipe, tuple(choices))
@@ -97,9 +98,31 @@ def _refuse_precision(choice: ComponentPlan, target: Target) -> None:
 
 
 def _refuse_unknown(recipe: Recipe, names: tuple[str, ...]) -> None:
-    for choice in recipe.component:
-        if choice.name not in names:
-            raise PlanError(f"the model has no component `{choice.name}`", hint=f"it has: {', '.join(names)}")
+    named = [choice.name for choice in recipe.component]
+    for name in named:
+        if name not in names:
+            raise PlanError(f"the model has no component `{name}`", hint=f"it has: {', '.join(names)}")
+        if named.count(name) > 1:
+            raise PlanError(f"the recipe names the component `{name}` twice")
+
+
+def _refuse_numbers(recipe: Recipe) -> None:
+    """What only shows after the work is done: a bound that nothing meets, or that everything meets."""
+    if recipe.calibration:
+        if recipe.calibration.samples < 1:
+            raise PlanError(f"`calibration.samples` is {recipe.calibration.samples}, expected 1 or more")
+        if recipe.calibration.method not in METHODS:
+            raise PlanError(
+                f"`calibration.method` is `{recipe.calibration.method}`", hint=f"choose from: {', '.join(METHODS)}"
+            )
+    if recipe.accept:
+        cosine, answers, max_abs = recipe.accept.cosine, recipe.accept.answers, recipe.accept.max_abs
+        if not -1 <= cosine <= 1:
+            raise PlanError(f"`accept.cosine` is {cosine:g}, expected -1 to 1")
+        if not 0 <= answers <= 1:
+            raise PlanError(f"`accept.answers` is {answers:g}, expected 0 to 1")
+        if max_abs is not None and not max_abs >= 0:
+            raise PlanError(f"`accept.max_abs` is {max_abs:g}, expected 0 or more")
 
 
 def _default_accept(choices: dict[str, ComponentPlan]) -> Acceptance:

@@ -12,6 +12,9 @@ from mmedge.errors import UsageError
 PRECISIONS = ("float32", "float16", "int8", "int8-weights", "int4-weights")
 """``int8`` quantizes weights and activations from calibration data; ``*-weights`` only the weights."""
 
+METHODS = ("minmax", "percentile", "entropy")
+"""Of taking a range from recorded values."""
+
 
 class ComponentPlan(Struct, frozen=True, forbid_unknown_fields=True):
     """How one component is made."""
@@ -30,7 +33,7 @@ class Calibration(Struct, frozen=True, forbid_unknown_fields=True):
     path is looked up beside the recipe, then among mmedge's own sets."""
     samples: int = 128
     method: str = "minmax"
-    """``minmax``, ``percentile`` or ``entropy``."""
+    """One of `METHODS`."""
 
 
 class Acceptance(Struct, frozen=True, forbid_unknown_fields=True):
