@@ -1,0 +1,121 @@
+import io
+import json
+import os
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+slow = pytest.mark.slow
+
+
+def test_a_bundle_that_is_not_there_is_a_usage_error(mmedge, tmp_path):
+    shown = mmedge("caption", tmp_path / "none.bundle", "photo.jpg")
+    assert shown.code == 2 and "there is no bundle at" in shown.err
+
+
+def test_no_picture_is_a_usage_error(mmedge, tmp_path):
+    assert mmedge("caption", tmp_path) == (
+        2,
+        "",
+        "error: no picture is given\n\nhint: mmedge caption BUNDLE photo.jpg\n",
+    )
+
+
+def test_an_option_among_the_pictures_is_a_usage_error(mmedge, tmp_path):
+    shown = mmedge("caption", tmp_path, "photo.jpg", "--jsno")
+    assert shown.code == 2 and "unknown option: --jsno" in shown.err
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "notes.txt/photo.jpg", "nul\0byte.jpg"])
+@slow
+def test_a_path_that_the_system_refuses_is_no_bug(mmedge, captioner, pictures, name):
+    shown = mmedge("caption", captioner, pictures / name)
+    assert shown.code == 3 and "cannot read the picture" in shown.err
+
+
+@slow
+def test_a_caption_is_one_line(mmedge, captioner, pictures):
+    shown = mmedge("caption", captioner, pictures / "red.png")
+    assert (shown.code, shown.out.count("\n"), shown.err) == (0, 1, "")
+    assert shown.out.strip()
+
+
+@slow
+def test_json_tells_the_tokens_and_the_time_of_each_stage(mmedge, captioner, pictures):
+    plain = mmedge("caption", captioner, pictures / "red.png")
+    shown = mmedge("caption", captioner, pictures / "red.png", "--json")
+    answer = json.loads(shown.out)
+    assert shown.code == 0 and answer["text"] == plain.out.strip()
+    assert answer["tokens"] and {"read", "encode", "decode_loop"} <= answer["stages_ms"].keys()
+
+
+@slow
+def test_a_picture_may_come_from_standard_input(mmedge, captioner, pictures, monkeypatch):
+    data = (pictures / "red.png").read_bytes()
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(data)))
+    assert mmedge("caption", captioner, "-").out == mmedge("caption", captioner, pictures / "red.png").out
+
+
+@slow
+def test_closed_standard_input_exits_3(mmedge, captioner, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    shown = mmedge("caption", captioner, "-")
+    assert shown.code == 3 and "standard input is closed" in shown.err
+
+
+@slow
+def test_a_folder_stands_for_its_pictures_in_order(mmedge, captioner, pictures):
+    shown = mmedge("caption", captioner, pictures)
+    names = [line.partition(": ")[0] for line in shown.out.splitlines()]
+    assert (shown.code, names) == (0, [str(pictures / "blue.png"), str(pictures / "red.png")])
+
+
+@slow
+def test_a_folder_without_pictures_exits_3(mmedge, captioner, tmp_path):
+    shown = mmedge("caption", captioner, tmp_path)
+    assert shown.code == 3 and "has no pictures" in shown.err
+
+
+@slow
+def test_of_several_pictures_a_bad_one_is_told_and_the_others_are_answered(mmedge, captioner, pictures):
+    shown = mmedge("caption", captioner, pictures / "red.png", pictures / "notes.txt", pictures / "blue.png")
+    assert shown.code == 3 and len(shown.out.splitlines()) == 2
+    assert "notes.txt" in shown.err and "notes.txt" not in shown.out
+
+
+@slow
+def test_of_several_pictures_a_bad_one_is_an_object_in_its_place(mmedge, captioner, pictures):
+    bad = pictures / "notes.txt"
+    shown = mmedge("caption", captioner, pictures / "red.png", bad, pictures / "blue.png", "--json")
+    first, second, third = map(json.loads, shown.out.splitlines())
+    assert shown.code == 3 and first["text"] and third["text"]
+    assert second["picture"] == str(bad) and second["error"].keys() == {"exit_code", "message", "hint"}
+    assert second["error"]["exit_code"] == 3 and "is not a picture" in second["error"]["message"]
+
+
+@slow
+def test_max_tokens_bounds_the_caption(mmedge, captioner, pictures):
+    shown = mmedge("caption", captioner, pictures / "red.png", "--max-tokens", "2", "--json")
+    assert len(json.loads(shown.out)["tokens"]) <= 2
+
+
+@slow
+@pytest.mark.parametrize("threads", [-1, 100_000])
+def test_threads_that_the_machine_lacks_are_a_usage_error(mmedge, captioner, pictures, threads):
+    shown = mmedge("caption", captioner, pictures / "red.png", "--threads", threads)
+    assert shown.code == 2 and f"{threads} threads" in shown.err and f"{os.cpu_count()} cores" in shown.err
+
+
+@slow
+def test_a_bundle_for_an_engine_that_is_not_there_exits_5_and_runs_on_another(mmedge, jetson_bundle, pictures):
+    shown = mmedge("caption", jetson_bundle, pictures / "red.png")
+    hint = "run it here with --backend onnxruntime"
+    assert shown == (5, "", f"error: this version has no engine `tensorrt`\n\nhint: {hint}\n")
+    assert mmedge("caption", jetson_bundle, pictures / "red.png", "--backend", "onnxruntime").code == 0
+
+
+@slow
+def test_a_mistyped_engine_is_a_usage_error(mmedge, captioner, pictures):
+    shown = mmedge("caption", captioner, pictures / "red.png", "--backend", "onnxruntine")
+    assert shown.code == 2 and "did you mean `onnxruntime`?" in shown.err
