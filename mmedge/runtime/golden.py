@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,28 +24,46 @@ LIMIT = 16
 
 
 class Record(NamedTuple):
-    """An answer as numbers: sampled outputs by ``component/port`` (a decoder's of its first run), and tokens."""
+    """An answer as numbers: thinned outputs by ``component/port``, and the tokens chosen greedily.
+
+    Of the decoder, ``decoder/logits`` is what it said after the prompt, and ``decoder/logits.last`` after the whole
+    answer, where all of its cache counts.
+    """
 
     outputs: Tensors
     tokens: tuple[int, ...]
 
 
-def record(engine: Engine, prompt: Prompt) -> Record:
-    """Answer greedily and keep what every graph said."""
+def record(engine: Engine, prompt: Prompt, written: Sequence[int] | None = None) -> Record:
+    """Answer greedily and keep what every graph said.
+
+    The logits are those after reading ``written``, an answer recorded elsewhere, whatever this engine would choose;
+    without it, after its own answer.
+    """
     values = engine.encode(prompt.feeds)
     engine.begin(values)
-    first: Tensors = {}
-
-    def step(tokens: np.ndarray, positions: np.ndarray) -> np.ndarray:
-        logits = engine.step(tokens, positions)
-        first.setdefault("logits", logits)
-        return logits
-
     limit = min(LIMIT, prompt.capacity - len(prompt.tokens))
-    tokens = tuple(decode(step, prompt.tokens, pick=greedy, stop=prompt.stop, limit=limit))
+    tokens = tuple(decode(engine.step, prompt.tokens, pick=greedy, stop=prompt.stop, limit=limit))
+    engine.begin(values)
+    first, last = _read(engine, prompt.tokens, tokens if written is None else written)
     named = {f"{graph.component}/{port.name}": values[port.name] for graph in engine.once for port in graph.outputs}
-    named |= {f"{graph.component}/logits": first["logits"] for graph in engine.each_step if graph.cache}
+    for graph in engine.each_step:
+        if graph.cache:
+            named |= {f"{graph.component}/logits": first, f"{graph.component}/logits.last": last}
     return Record({name: thinned(tensor) for name, tensor in named.items()}, tokens)
+
+
+def _read(engine: Engine, prompt: np.ndarray, written: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Logits after the prompt, and after every token of ``written``, read one by one as if just chosen."""
+    following = iter((*written, 0))
+    steps: list[np.ndarray] = []
+
+    def follow(logits: np.ndarray) -> int:
+        steps.append(logits)
+        return next(following)
+
+    list(decode(engine.step, prompt, pick=follow, stop=(), limit=len(written) + 1))
+    return steps[0], steps[-1]
 
 
 def thinned(tensor: np.ndarray) -> np.ndarray:
@@ -63,13 +82,16 @@ def from_bytes(data: bytes, name: str) -> Tensors:
     """The tensors of an ``.npz`` of a bundle, which may come from anyone.
 
     Raises:
-        BundleError: it is damaged, compressed (a bomb could be), or holds anything but plain arrays.
+        BundleError: it is damaged, compressed (a bomb could be), encrypted, or holds anything but plain arrays.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
                 raise ValueError("compressed")
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            return {key.replace(":", "/"): arrays[key] for key in arrays.files}
-    except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            arrays = {key.replace(":", "/"): file[key] for key in file.files}
+        if not all(isinstance(array, np.ndarray) for array in arrays.values()):  # numpy hands out other files as bytes
+            raise ValueError("not arrays")
+        return arrays
+    except Exception as error:  # zipfile and numpy raise nearly every kind there is on what a stranger wrote
         raise BundleError(f"`{name}` holds no plain arrays", hint="export the bundle again") from error

@@ -17,8 +17,10 @@ from mmedge.core import find
 from mmedge.core.backend import Backend, Session
 from mmedge.core.bundle import Bundle, open_bundle
 from mmedge.core.family import Config, Family, Prompt, Request
+from mmedge.core.names import shown
 from mmedge.core.ports import Tensors
-from mmedge.errors import InputError, UsageError
+from mmedge.core.target import Target
+from mmedge.errors import BackendError, BundleError, InputError, UsageError
 from mmedge.media.image import Picture, decode_picture, read_picture
 from mmedge.media.text import StreamingDetokenizer, Tokenizer
 from mmedge.runtime.decode import decode
@@ -154,8 +156,20 @@ class Pipeline:
         )
 
     def prepare(self, request: Request) -> Prompt:
-        """The request as the family's numbers."""
-        return self.family.prepare(self.config, self.tokenizer, request)
+        """The request as the family's numbers.
+
+        Raises:
+            InputError: the request cannot be used.
+            BundleError: the configuration, which may be anyone's, cannot be.
+        """
+        try:
+            prompt = self.family.prepare(self.config, self.tokenizer, request)
+            if type(prompt.capacity) is not int:
+                raise TypeError(f"{prompt.capacity!r} is no number of positions")
+            return prompt
+        except (AttributeError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+            reason = shown(f"{type(error).__name__}: {error}", 200)
+            raise BundleError(f"the bundle's configuration cannot be used: {reason}") from error
 
     def stream(
         self, prompt: Prompt, *, pick: Pick = greedy, limit: int | None = None, clock: Clock | None = None
@@ -187,10 +201,19 @@ class Pipeline:
 
     def _limit(self, prompt: Prompt, limit: int | None) -> int:
         room = prompt.capacity - len(prompt.tokens)
-        asked = limit if limit is not None else self.config.get("generation", {}).get("max_new_tokens") or LIMIT
+        asked = self._own_limit() if limit is None else limit
         if asked < 1:
             raise UsageError(f"the length limit is {asked}, it must be at least 1")
         return min(asked, room)
+
+    def _own_limit(self) -> int:
+        """What the checkpoint's generation config says."""
+        own = self.config.get("generation", {}).get("max_new_tokens")
+        if own is not None and (type(own) is not int or own < 1):
+            raise BundleError(
+                f"the bundle's configuration cannot be used: max_new_tokens is {shown(repr(own))}, no length"
+            )
+        return own or LIMIT
 
     def close(self) -> None:
         """Give the engines' memory back."""
@@ -217,17 +240,39 @@ def open_pipeline(bundle: Bundle, *, backend: str | None = None, threads: int = 
 
     Raises:
         UsageError: no backend has this name, or there are fewer cores than ``threads``.
+        BundleError: its family or its tokenizer cannot be used.
         BackendError: an engine is missing or refuses a graph.
     """
     manifest = bundle.manifest
     _check_threads(threads)
+    if not backend:
+        _check_device(manifest.target)
+    family = _family_of(bundle)
     tidy = manifest.config["text"]["clean_up_tokenization_spaces"]
     tokenizer = Tokenizer(bundle.read(manifest.assets["tokenizer"]), clean_up_spaces=tidy)
     backends = {graph.component: backend or manifest.target.backends[graph.role] for graph in manifest.graphs}
     chosen = {name: find.backend(name) if backend else find.engine(name) for name in {*backends.values()}}
     engines = {component: chosen[name] for component, name in backends.items()}
     engine = Engine(manifest.graphs, _open_sessions(bundle, engines, threads))
-    return Pipeline(find.family(manifest.family), manifest.config, tokenizer, engine, manifest.tasks, backends)
+    return Pipeline(family, manifest.config, tokenizer, engine, manifest.tasks, backends)
+
+
+def _check_device(target: Target) -> None:
+    """Every engine here computes on the CPU, and must not be taken for something else."""
+    if (device := target.options.get("device", "CPU")) != "CPU":
+        engine = target.backends["tower"]
+        raise BackendError(
+            f"this version cannot run on the {device} of `{target.name}`",
+            hint=f"run it on the CPU with --backend {engine}",
+        )
+
+
+def _family_of(bundle: Bundle) -> Family:
+    try:
+        return find.family(bundle.manifest.family)
+    except UsageError as error:
+        name = shown(bundle.manifest.family)
+        raise BundleError(f"bundle `{bundle.path}` is of an unknown family `{name}`", hint=error.hint) from error
 
 
 def _check_threads(threads: int) -> None:
