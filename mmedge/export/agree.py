@@ -161,7 +161,7 @@ def compare_answers(plan: Plan, model: Any, processor: Any, pipeline: Pipeline, 
 
 def compare_preprocessing(pipeline: Pipeline, processor: Any, examples: Sequence[Example]) -> float:
     """Largest difference of our pre-processed pictures to those of the checkpoint's processor, before normalising."""
-    deviation = max(pipeline.config["image"].get("image_std") or [1.0])
+    deviation = float(np.max(pipeline.config["image"].get("image_std") or 1.0))
     worst = 0.0
     for example in examples:
         pixels = example.pixels()

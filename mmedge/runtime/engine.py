@@ -25,22 +25,21 @@ class Engine:
         """Run what runs once an answer: all values by name."""
         values = dict(feeds)
         for graph in self.once:
-            values |= self.sessions[graph.component].run({port.name: values[port.name] for port in graph.inputs})
+            values |= self.sessions[graph.component].run(_known(graph, values))
         return values
 
     def begin(self, values: Tensors) -> None:
         """Start an answer: empty the cache, hold what stays the same at every step."""
         made = {port.name for graph in self.each_step for port in graph.outputs}
         for graph in self.each_step:
-            names = [port.name for port in graph.inputs if port.name not in STEP_INPUTS and port.name not in made]
-            self.sessions[graph.component].reset({name: values[name] for name in names})
+            held = {name: tensor for name, tensor in _known(graph, values).items() if name not in {*STEP_INPUTS, *made}}
+            self.sessions[graph.component].reset(held)
 
     def step(self, tokens: np.ndarray, positions: np.ndarray) -> np.ndarray:
         """Logits ``[vocabulary]`` after the last of ``tokens`` (both int64 ``[1, length]``)."""
         values: Tensors = {"input_ids": tokens, "position_ids": positions}
         for graph in self.each_step:
-            feeds = {port.name: values[port.name] for port in graph.inputs if port.name in values}
-            values |= self.sessions[graph.component].run(feeds)
+            values |= self.sessions[graph.component].run(_known(graph, values))
         logits: np.ndarray = values["logits"][0, -1]
         return logits
 
@@ -51,3 +50,8 @@ class Engine:
 
 def _reads(graph: Graph, names: tuple[str, ...]) -> bool:
     return any(port.name in names for port in graph.inputs)
+
+
+def _known(graph: Graph, values: Tensors) -> Tensors:
+    """What there is of a graph's inputs; its session refuses by name what is missing."""
+    return {port.name: values[port.name] for port in graph.inputs if port.name in values}
