@@ -112,3 +112,9 @@ def test_a_stopped_profiler_leaves_no_worker(number, bundle, tmp_path, wait_for_
 
 def _children(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+@pytest.mark.slow
+def test_threads_that_the_machine_lacks_are_a_usage_error(capsys, bundle, pictures):
+    code, _, err = run(capsys, bundle, "--pictures", pictures, "--threads", 100_000)
+    assert code == 2 and "100000 threads are asked for" in err
