@@ -98,14 +98,14 @@ class Printer:
 
         if self.json:
             fields = {"exit_code": error.exit_code, "message": error.message, "hint": error.hint}
-            print(msgspec.json.encode({"picture": name, "error": fields}).decode(), flush=True)
+            print(msgspec.json.encode({"picture": _told(name), "error": fields}).decode(), flush=True)
         print(f"error: {error.message}", file=sys.stderr)
 
     def finish(self, name: str, answer: Answer) -> None:
         import msgspec
 
         if self.json:
-            print(msgspec.json.encode({"picture": name, **msgspec.structs.asdict(answer)}).decode(), flush=True)
+            print(msgspec.json.encode({"picture": _told(name), **msgspec.structs.asdict(answer)}).decode(), flush=True)
             return
         if self.live:
             print()
@@ -150,3 +150,8 @@ def _expand(pictures: Sequence[str]) -> Iterator[str]:
             yield from inside
         else:
             yield name
+
+
+def _told(name: str) -> str:
+    """A file name as JSON can hold it: bytes that are no text are written as escapes."""
+    return os.fsencode(name).decode(errors="backslashreplace")
