@@ -48,9 +48,11 @@ def hold_out(samples: Sequence[Sample]) -> tuple[tuple[Sample, ...], tuple[Sampl
     return judged, tuple(sample for sample in samples if sample not in judged), ()
 
 
-def make_examples(samples: Sequence[Sample], tasks: Sequence[str], folder: Path) -> tuple[Example, ...]:
-    """`EXAMPLES` requests as PNG files in ``folder``, tasks in turn: the samples, then pictures drawn from a seed."""
-    chosen = [*samples, *[None] * (EXAMPLES - len(samples))]
+def make_examples(
+    samples: Sequence[Sample], tasks: Sequence[str], folder: Path, count: int = EXAMPLES
+) -> tuple[Example, ...]:
+    """``count`` requests as PNG files in ``folder``, tasks in turn: the samples, then pictures drawn from a seed."""
+    chosen = [*samples, *[None] * (count - len(samples))]
     return tuple(_example(index, sample, tasks, folder) for index, sample in enumerate(chosen))
 
 
