@@ -1,4 +1,4 @@
-"""Tiny checkpoints in the ordinary Hugging Face layout, made in a second: random weights, and a tokenizer that reads letters.
+"""Tiny checkpoints in the Hugging Face layout, made in a second: random weights, a tokenizer that reads letters.
 
 Loaded by the fixture `tiny_checkpoint`, because test folders are no packages.
 """
