@@ -30,6 +30,7 @@ _MIB = 1 << 20
 _SPARE = 1.2
 """Free disk asked for, as a multiple of what a bundle needs."""
 _DISK_ERRORS = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO, errno.EROFS}
+_NUMPY_WRITES = re.compile("^(problem writing element|[0-9]+ requested and [0-9]+ written)")
 _CURRENT_FOLDER, _RENAME_EXCHANGE = -100, 2  # AT_FDCWD and the flag of Linux's renameat2
 
 
@@ -185,14 +186,16 @@ def _beside(target: Path, kind: str) -> Path:
 
 
 def _is_of_the_disk(error: OSError, target: Path) -> bool:
-    """Libraries that write by themselves, numpy among them, lose the number of the error."""
-    return error.errno in _DISK_ERRORS or (error.errno is None and _free(target) < _MIB)
+    """Libraries that write by themselves lose the number of the error; `numpy.ndarray.tofile` tells what it was at."""
+    if error.errno is not None:
+        return error.errno in _DISK_ERRORS
+    return _free(target) < _MIB or bool(_NUMPY_WRITES.search(str(error)))
 
 
 def _disk_error(error: OSError, target: Path, written: int) -> ResourceError:
     place = f" at `{error.filename}`" if error.filename else ""
     return ResourceError(
-        f"writing `{target}` failed{place}: {error.strerror}; "
+        f"writing `{target}` failed{place}: {error.strerror or error}; "
         f"it needs more than {written / _MIB:.1f} MiB, {_free(target) / _MIB:.1f} MiB are free there",
         hint="free some space, or choose another disk",
     )
