@@ -29,7 +29,6 @@ $(READY): pyproject.toml .ci/constraints.txt
 	touch $@
 
 demo: $(READY)
-	mkdir -p demo
 	@mkdir -p demo
 	$(BIN)/mmedge export builtin:scenes --target cpu --precision float32 -o demo/float32.bundle --force
 	$(BIN)/mmedge export builtin:scenes --target cpu --precision int8 -o demo/int8.bundle --force

@@ -31,7 +31,7 @@ def export(
         model: A folder with a Hugging Face checkpoint, a Hub name such as owner/name, or builtin:scenes.
         output: Folder of the bundle.
         target: The device, as `mmedge targets` lists them; cpu if neither this nor the recipe names one.
-        recipe: A TOML file that says more than these options do; `mmedge recipes` lists those that ship.
+        recipe: A TOML file that says more than these options do, or the name of one that `mmedge recipes` lists.
         precision: float32, float16, int8, int8-weights, int4-weights, or a preset of the target.
         calibration: Pictures like those the device will see: a folder, or a CSV or JSONL list with an image column
             and optionally a question column.

@@ -55,7 +55,7 @@ def choose_recipe(
     calibration: Path | str | None = None,
 ) -> tuple[Recipe, Path | None]:
     """The recipe with the given fields replaced, and the folder its calibration files are looked up beside."""
-    path = Path(recipe) if recipe else _own_recipe(model)
+    path = _recipe_file(recipe) if recipe else _own_recipe(model)
     request = load_recipe(path) if path else Recipe(name=_name_of(model), model=model)
     changes: dict[str, Any] = {"model": model}
     if target:
@@ -68,6 +68,12 @@ def choose_recipe(
     if precision and precision != request.precision:
         changes["accept"] = None
     return msgspec.structs.replace(request, **changes), path.parent if path else None
+
+
+def _recipe_file(recipe: Path | str) -> Path:
+    """A file of the user's, or one that ships, by its name."""
+    shipped = find.data("recipes") / f"{recipe}.toml"
+    return shipped if shipped.is_file() and not Path(recipe).exists() else Path(recipe)
 
 
 def _own_recipe(model: str) -> Path | None:
