@@ -76,6 +76,10 @@ class Stopped(KeyboardInterrupt):
         self.exit_code = SIGNALLED + number
 
 
+stopped: list[Stopped] = []
+"""Signals that came: code of others may turn the exception into one of its own (safetensors does)."""
+
+
 def main() -> int:
     """Run the command line of this process and return its exit code."""
     _raise_on_signals()
@@ -100,7 +104,7 @@ def run(arguments: Sequence[str]) -> int:
             return _drop_output()
         if "--debug" in options:
             traceback.print_exc()
-        problem = _explain(error, arguments)
+        problem = _explain(stopped[-1] if stopped else error, arguments)
         _show(problem, as_json="--json" in options)
         return problem.exit_code
 
@@ -133,7 +137,8 @@ def _raise_on_signals() -> None:
         nonlocal last
         if time.monotonic() - last >= REPEAT_SECONDS:
             last = time.monotonic()
-            raise Stopped(number)
+            stopped.append(Stopped(number))
+            raise stopped[-1]
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup

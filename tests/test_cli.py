@@ -267,3 +267,9 @@ def test_recipes_are_listed(capsys):
     assert cli.run(["recipes"]) == 0
     shown = capsys.readouterr().out
     assert names and all(name in shown for name in names)
+
+
+def test_a_stop_that_other_code_turned_into_its_own_error_is_still_a_stop(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "stopped", [cli.Stopped(signal.SIGTERM)])
+    assert cli.run(["targets", "--no-such-option"]) == 143
+    assert "stopped by SIGTERM" in capsys.readouterr().err
