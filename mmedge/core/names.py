@@ -6,6 +6,7 @@ characters and two names that a file system takes for one cannot be written at a
 
 from __future__ import annotations
 
+import os
 import re
 
 _NO_DEVICE = r"(?!(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:[./]|\Z))"
@@ -37,6 +38,11 @@ def folders_of(name: str) -> tuple[str, ...]:
     """The folders that a file lies in, outermost first."""
     parts = name.split("/")
     return tuple("/".join(parts[:end]) for end in range(1, len(parts)))
+
+
+def readable(path: str) -> str:
+    """A path as JSON can hold it: bytes that are no text are written as escapes."""
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def shown(text: str, most: int = 80) -> str:

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from mmedge.core import find
+from mmedge.core.names import readable
 from mmedge.errors import InputError
 
 PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
@@ -97,7 +98,7 @@ def _locate(path: Path, beside: Path | None) -> Path:
 
 def _folder_samples(folder: Path) -> Iterator[Sample]:
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if _is_picture(path))
-    return (Sample(name, folder / name) for name in names)
+    return (Sample(readable(name), folder / name) for name in names)
 
 
 def _is_picture(path: Path) -> bool:

@@ -13,10 +13,12 @@ from mmedge.core import find
 from mmedge.core.backend import Session
 from mmedge.core.bundle import Bundle, Graph
 from mmedge.core.family import Prompt, Request
+from mmedge.core.names import readable
 from mmedge.core.plan import Plan
 from mmedge.core.report import Agreement, Answers, Report
 from mmedge.core.samples import Sample, choose_samples
 from mmedge.core.writing import Draft, check_space, new_bundle
+from mmedge.errors import UsageError
 from mmedge.export.agree import answer_greedily, compare_answers, compare_graphs, compare_preprocessing, judge
 from mmedge.export.calibrate import Recorder, Recording, record
 from mmedge.export.estimate import check_builder, too_large
@@ -85,6 +87,8 @@ def export(
         MmedgeError: its children say what is wrong; nothing is left behind.
     """
     stages = Stages(watcher)
+    if not 0 <= skip_bad < 1:
+        raise UsageError(f"`--skip-bad` is {skip_bad:g}, expected a share from 0 to below 1")
     with stages.stage("plan") as note:
         checkpoint, plan, samples, costs = prepare(
             model, recipe, target=target, precision=precision, calibration=calibration
@@ -106,10 +110,12 @@ def export(
         feeds, doubts = _calibrate(stages, plan, source, traced, rest, work, skip_bad)
         graphs, warnings = _quantize(stages, plan, traced, feeds, work, draft.folder)
         warnings += (*doubts, *few) if feeds else ()
-        examples = make_examples(judged, plan.family.tasks(plan.config), work)
+        examples = make_examples(judged, plan.family.tasks(plan.config), work, skip_bad=skip_bad > 0)
         judgement = _judge(stages, plan, source, graphs, examples, draft.folder)
         bundle = _pack(stages, plan, source, graphs, examples, judgement, warnings, draft)
-    return Report(str(bundle.path), tuple(stages.done), judgement.agreement, judgement.answers, tuple(warnings))
+    return Report(
+        readable(str(bundle.path)), tuple(stages.done), judgement.agreement, judgement.answers, tuple(warnings)
+    )
 
 
 def _load(stages: Stages, checkpoint: Checkpoint, allow_nonfinite: bool) -> Source:

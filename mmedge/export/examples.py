@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from mmedge.core.samples import Sample, choose_samples
+from mmedge.errors import InputError
 from mmedge.media.image import decode_picture, read_picture
 
 EXAMPLES = 8
@@ -49,17 +50,26 @@ def hold_out(samples: Sequence[Sample]) -> tuple[tuple[Sample, ...], tuple[Sampl
 
 
 def make_examples(
-    samples: Sequence[Sample], tasks: Sequence[str], folder: Path, count: int = EXAMPLES
+    samples: Sequence[Sample], tasks: Sequence[str], folder: Path, count: int = EXAMPLES, *, skip_bad: bool = False
 ) -> tuple[Example, ...]:
-    """``count`` requests as PNG files in ``folder``, tasks in turn: the samples, then pictures drawn from a seed."""
+    """``count`` requests as PNG files in ``folder``, tasks in turn: the samples, then pictures drawn from a seed.
+
+    Raises:
+        InputError: a sample's picture cannot be read; with ``skip_bad`` one is drawn in its place.
+    """
     chosen = [*samples, *[None] * (count - len(samples))]
-    return tuple(_example(index, sample, tasks, folder) for index, sample in enumerate(chosen))
+    return tuple(_example(index, sample, tasks, folder, skip_bad) for index, sample in enumerate(chosen))
 
 
-def _example(index: int, sample: Sample | None, tasks: Sequence[str], folder: Path) -> Example:
+def _example(index: int, sample: Sample | None, tasks: Sequence[str], folder: Path, skip_bad: bool) -> Example:
     task = tasks[index % len(tasks)]
     picture = folder / f"{index}.png"
-    image = _small(sample) if sample else _drawn(index)
+    try:
+        image = _small(sample) if sample else _drawn(index)
+    except InputError:
+        if not skip_bad:
+            raise
+        return _example(index, None, tasks, folder, skip_bad)
     image.save(picture)
     question = (sample.question if sample else None) or QUESTION
     return Example(sample.id if sample else f"drawn {index}", task, picture, question if task == "ask" else None)

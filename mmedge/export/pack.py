@@ -9,6 +9,7 @@ from pathlib import Path
 from mmedge import __version__
 from mmedge.core.bundle import SCHEMA, Golden, Graph, Manifest
 from mmedge.core.family import Request
+from mmedge.core.names import readable
 from mmedge.core.plan import Plan
 from mmedge.core.report import Agreement, Answers
 from mmedge.export.examples import Example
@@ -82,4 +83,4 @@ def make_manifest(
 
 def _public_name(model: str) -> str:
     """A folder is known by its name: where it lies here is nobody's business, and the bundle does not depend on it."""
-    return Path(model).resolve().name if Path(model).is_dir() else model
+    return readable(Path(model).resolve().name) if Path(model).is_dir() else model

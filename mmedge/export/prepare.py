@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import msgspec.structs
 
 from mmedge.core import find
+from mmedge.core.names import readable
 from mmedge.core.plan import Plan, make_plan
 from mmedge.core.recipe import Calibration, Recipe, load_recipe
 from mmedge.core.samples import Sample, read_samples
@@ -84,4 +85,4 @@ def _own_recipe(model: str) -> Path | None:
 
 def _name_of(model: str) -> str:
     """Of the folder, of the model on the Hub or of the built-in one."""
-    return Path(model).resolve().name.rpartition(":")[2] or "model"
+    return readable(Path(model).resolve().name.rpartition(":")[2]) or "model"
