@@ -23,7 +23,8 @@ from mmedge.export.agree import answer_greedily, compare_answers, compare_graphs
 from mmedge.export.calibrate import Recorder, Recording, record
 from mmedge.export.estimate import check_builder, too_large
 from mmedge.export.examples import QUESTION, Example, hold_out, make_examples
-from mmedge.export.load import Checkpoint, fetch_weights, load_model
+from mmedge.export.fetch import fetch_weights
+from mmedge.export.load import Checkpoint, load_model
 from mmedge.export.pack import make_manifest, pack_assets, pack_golden
 from mmedge.export.prepare import prepare
 from mmedge.export.quantize import quantize
@@ -31,7 +32,6 @@ from mmedge.export.stages import Stages, Watcher
 from mmedge.export.tidy import tidy, write
 from mmedge.export.trace import trace
 from mmedge.media.image import decode_picture, read_picture
-from mmedge.media.text import Tokenizer
 from mmedge.runtime.engine import Engine
 from mmedge.runtime.pipeline import Pipeline
 
@@ -47,14 +47,6 @@ class Source(NamedTuple):
 
     checkpoint: Checkpoint
     model: Any
-    vocabulary: bytes
-    """tokenizer.json"""
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        return Tokenizer(
-            self.vocabulary, clean_up_spaces=self.checkpoint.config["text"]["clean_up_tokenization_spaces"]
-        )
 
 
 class Judgement(NamedTuple):
@@ -120,10 +112,7 @@ def export(
 
 def _load(stages: Stages, checkpoint: Checkpoint, allow_nonfinite: bool) -> Source:
     with stages.stage("load"):
-        model = load_model(checkpoint, allow_nonfinite=allow_nonfinite)
-        # Not the file: `transformers` mends tokenizers while it reads them, and older checkpoints have no such file.
-        vocabulary = checkpoint.processor.tokenizer.backend_tokenizer.to_str().encode()
-        return Source(checkpoint, model, vocabulary)
+        return Source(checkpoint, load_model(checkpoint, allow_nonfinite=allow_nonfinite))
 
 
 def _trace(stages: Stages, plan: Plan, source: Source, index: int, work: Path) -> Graph:
@@ -244,7 +233,7 @@ def _pack(
     with stages.stage("pack"):
         with _pipeline(plan, source, graphs, draft.folder / "graphs") as pipeline:
             golden = pack_golden(pipeline, examples, draft.folder)
-        assets = pack_assets(source.vocabulary, draft.folder)
+        assets = pack_assets(source.checkpoint.vocabulary, draft.folder)
         manifest = make_manifest(
             plan,
             graphs,
@@ -264,7 +253,7 @@ def _pipeline(plan: Plan, source: Source, graphs: Sequence[Graph], folder: Path)
     backend = find.backend(REFERENCE)
     sessions = {graph.component: backend.open(graph, folder / Path(graph.file).name) for graph in graphs}
     engine = Engine(graphs, sessions)
-    return Pipeline(plan.family, plan.config, source.tokenizer, engine, plan.family.tasks(plan.config))
+    return Pipeline(plan.family, plan.config, source.checkpoint.tokenizer, engine, plan.family.tasks(plan.config))
 
 
 def _nodes(program: onnx_ir.Model) -> int:

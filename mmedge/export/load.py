@@ -1,4 +1,4 @@
-"""A checkpoint in the Hugging Face layout, from a folder, the Hub or mmedge itself: safetensors only, no remote code.
+"""A checkpoint in the Hugging Face layout: safetensors only, no remote code.
 
 A checkpoint may come from anyone. Its JSON configures and its tensors fill; nothing in it runs, and there is no code
 path here that unpickles.
@@ -7,12 +7,11 @@ path here that unpickles.
 from __future__ import annotations
 
 import json
-import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,11 @@ import transformers
 
 from mmedge.core import find
 from mmedge.core.family import Config, Family
-from mmedge.errors import DownloadError, ModelError, UsageError
+from mmedge.errors import ModelError
 from mmedge.export.outline import outline
-from mmedge.export.weights import first_line, read_tensors, refuse_nonfinite, refuse_pickles, weight_files
+from mmedge.export.weights import first_line, read_tensors, refuse_nonfinite, weight_files
+from mmedge.media.text import Tokenizer
 
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-SETTINGS = ("*.json", "*.txt", "*.model")
-WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 REMOTE_CODE = ("auto_map", "trust_remote_code", "custom_pipelines", "custom_generate")
 RUN_OPTIONS = ("attn_implementation", "experts_implementation", "kernel_config", "use_kernels")
 """How somebody wants `transformers` to compute; some of these name native code on the Hub."""
@@ -54,32 +51,19 @@ class Checkpoint:
     outline: Any
     """The model without its weights."""
 
+    @cached_property
+    def vocabulary(self) -> bytes:
+        """tokenizer.json: not the file, which `transformers` mends while reading it and older checkpoints lack."""
+        return self.processor.tokenizer.backend_tokenizer.to_str().encode()
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Ours, with the checkpoint's vocabulary."""
+        return Tokenizer(self.vocabulary, clean_up_spaces=self.config["text"]["clean_up_tokenization_spaces"])
+
     @property
     def weights_bytes(self) -> int:
         return sum(path.stat().st_size for path in weight_files(self.folder))
-
-
-def find_checkpoint(model: str, revision: str = "main") -> Path:
-    """The folder of ``builtin:NAME``, of a local checkpoint, or of a Hub name: of that one only what is small is
-    fetched, to the Hub's own cache; `fetch_weights` gets the rest when the plan stands.
-
-    Raises:
-        UsageError: it is none of these.
-        DownloadError: the Hub has no such model or cannot be reached.
-    """
-    kind, _, name = model.partition(":")
-    if kind == "builtin":
-        known = {path.parent.name: path for path in sorted((find.PACKAGE / "builtin").glob("*/checkpoint"))}
-        if name not in known:
-            raise UsageError(f"no built-in model is called `{name}`", hint=f"known: {', '.join(known)}")
-        return known[name]
-    if os.path.isdir(model):  # which, unlike `Path.is_dir`, takes any text
-        return Path(model).resolve()
-    if os.path.exists(model):
-        raise UsageError(f"`{model}` is a file, a checkpoint is a folder")
-    if HUB_NAME.fullmatch(model):
-        return _download(model, revision, SETTINGS, ignore=WEIGHTS)
-    raise UsageError(f"`{model}` is no folder and no Hub name", hint="a Hub name looks like `owner/name`")
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
@@ -138,44 +122,6 @@ def load_model(checkpoint: Checkpoint, *, allow_nonfinite: bool = False) -> Any:
                 hint="is config.json that of these weights?",
             )
     return model.eval()
-
-
-def fetch_weights(model: str, folder: Path) -> None:
-    """Fetch the safetensors of a Hub checkpoint whose settings are in ``folder``; a local one has them.
-
-    Raises:
-        ModelError: it has pickles only.
-        DownloadError: the Hub cannot be reached.
-    """
-    if model.startswith("builtin:") or os.path.isdir(model):
-        return
-    with _hub(model, folder.name):
-        from huggingface_hub import list_repo_files
-
-        refuse_pickles([Path(model, name) for name in list_repo_files(model, revision=folder.name)])
-    _download(model, folder.name, WEIGHTS)
-
-
-def _download(model: str, revision: str, wanted: tuple[str, ...], ignore: tuple[str, ...] = ()) -> Path:
-    with _hub(model, revision):
-        from huggingface_hub import snapshot_download
-
-        return Path(
-            snapshot_download(model, revision=revision, allow_patterns=list(wanted), ignore_patterns=list(ignore))
-        )
-
-
-@contextmanager
-def _hub(model: str, revision: str) -> Iterator[None]:
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
-
-    try:
-        yield
-    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
-        raise DownloadError(
-            f"cannot fetch `{model}` at `{revision}`: {first_line(error)}",
-            hint="without a network, give the folder of a checkpoint instead of its name",
-        ) from error
 
 
 def _read_json(path: Path) -> Any:

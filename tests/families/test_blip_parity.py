@@ -11,7 +11,8 @@ import pytest
 import mmedge
 from mmedge.core.family import Request
 from mmedge.export.build import export
-from mmedge.export.load import find_checkpoint, load_model, read_checkpoint
+from mmedge.export.fetch import find_checkpoint
+from mmedge.export.load import load_model, read_checkpoint
 from mmedge.media.image import decode_picture
 
 MAKER = Path(__file__).parents[2] / "benchmarks" / "models" / "blip_base.py"
