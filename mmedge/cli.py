@@ -10,7 +10,6 @@ import platform
 import select
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
@@ -18,13 +17,13 @@ from importlib import import_module
 from io import TextIOWrapper
 from itertools import takewhile
 from pathlib import Path
-from types import FrameType
 from typing import NoReturn
 
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from mmedge import __version__
 from mmedge.errors import MmedgeError, ResourceError, UsageError
+from mmedge.signals import SIGNALLED, Stopped, raise_on_signals, stopped
 
 COMMANDS = ("export", "check", "caption", "ask", "verify", "inspect", "profile", "targets", "recipes")
 """Each is the function of this name in ``mmedge/commands/<name>.py``, a module that imports next to nothing itself."""
@@ -45,9 +44,6 @@ EXIT_CODES = {
     130: "interrupted (129 hung up, 141 nobody reads the output, 143 terminated)",
 }
 
-REPEAT_SECONDS = 2.0
-"""A second Ctrl-C within this time leaves the cleaning up alone that the first one started."""
-
 REFUSALS = {
     errno.ENOSPC,
     errno.EDQUOT,
@@ -64,25 +60,11 @@ MISTAKES = {errno.EACCES, errno.EISDIR, errno.ENAMETOOLONG, errno.ENOENT, errno.
 """What it answers when a path was wrong."""
 
 STDOUT = 1
-SIGNALLED = 128
-"""Exit codes above this one add the number of a signal, as shells do."""
-
-
-class Stopped(KeyboardInterrupt):
-    """A signal asks this process to end; only `with` and `finally` see it, as they see a KeyboardInterrupt."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.exit_code = SIGNALLED + number
-
-
-stopped: list[Stopped] = []
-"""Signals that came: code of others may turn the exception into one of its own (safetensors does)."""
 
 
 def main() -> int:
     """Run the command line of this process and return its exit code."""
-    _raise_on_signals()
+    raise_on_signals()
     if isinstance(sys.stdout, TextIOWrapper):  # it is None when closed
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold bytes that are no text
     code = run(sys.argv[1:])
@@ -127,22 +109,6 @@ def _app() -> App:
         command = getattr(import_module(f"mmedge.commands.{name}"), name)
         app.command(command, name=name, sort_key=position, help_epilogue="")
     return app
-
-
-def _raise_on_signals() -> None:
-    """Turn the signals that end a process into an exception, so that every `with` block cleans up."""
-    last = -REPEAT_SECONDS
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        nonlocal last
-        if time.monotonic() - last >= REPEAT_SECONDS:
-            last = time.monotonic()
-            stopped.append(Stopped(number))
-            raise stopped[-1]
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
-            signal.signal(number, stop)
 
 
 def _explain(error: BaseException, arguments: Sequence[str]) -> MmedgeError:

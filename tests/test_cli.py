@@ -13,6 +13,7 @@ import pytest
 
 from mmedge import __version__, cli, errors
 from mmedge.errors import BundleError, MmedgeError, QualityError
+from mmedge.signals import Stopped
 
 MMEDGE = (sys.executable, "-m", "mmedge")
 
@@ -270,6 +271,6 @@ def test_recipes_are_listed(capsys):
 
 
 def test_a_stop_that_other_code_turned_into_its_own_error_is_still_a_stop(monkeypatch, capsys):
-    monkeypatch.setattr(cli, "stopped", [cli.Stopped(signal.SIGTERM)])
+    monkeypatch.setattr(cli, "stopped", [Stopped(signal.SIGTERM)])
     assert cli.run(["targets", "--no-such-option"]) == 143
     assert "stopped by SIGTERM" in capsys.readouterr().err

@@ -22,7 +22,7 @@ from mmedge.core.manifest import (
     encode_manifest,
     parse_manifest,
 )
-from mmedge.core.names import folders_of, shown
+from mmedge.core.names import check_utf8, folders_of, shown
 from mmedge.core.onnx_file import data_files
 from mmedge.errors import BundleError, UsageError
 
@@ -116,11 +116,12 @@ def open_bundle(path: Path) -> Bundle:
     """Open the bundle in the folder ``path``; of its files only the manifest and its seal are read.
 
     Raises:
-        UsageError: there is no such folder.
+        UsageError: there is no such folder, or its path is not UTF-8.
         BundleError: the manifest is missing, damaged or breaks a rule.
     """
     if not os.path.isdir(path):
         raise UsageError(f"there is no bundle at `{path}`", hint="a bundle is the folder that `mmedge export` writes")
+    check_utf8(path.absolute())
     with open_regular(path, MANIFEST) as file:
         raw = file.read(LARGEST_MANIFEST + 1)
     manifest, digest = parse_manifest(raw, str(path / MANIFEST)), hashlib.sha256(raw).hexdigest()

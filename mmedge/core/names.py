@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
+
+from mmedge.errors import UsageError
 
 _NO_DEVICE = r"(?!(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:[./]|\Z))"
 """Windows opens a device for these, whatever their folder and suffix."""
@@ -43,6 +46,20 @@ def folders_of(name: str) -> tuple[str, ...]:
 def readable(path: str) -> str:
     """A path as JSON can hold it: bytes that are no text are written as escapes."""
     return os.fsencode(path).decode(errors="backslashreplace")
+
+
+def check_utf8(path: Path) -> None:
+    """Refuse a path that engines, which open files by name, cannot be given.
+
+    Raises:
+        UsageError: the path has bytes that are no UTF-8.
+    """
+    try:
+        os.fsencode(path).decode()
+    except UnicodeDecodeError:
+        raise UsageError(
+            f"the path `{readable(str(path))}` is not UTF-8, and engines open no other", hint="rename that folder"
+        ) from None
 
 
 def shown(text: str, most: int = 80) -> str:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from mmedge.core.bundle import open_bundle
+from mmedge.core.names import check_utf8
 from mmedge.errors import MmedgeError, UsageError
 
 LONGEST_SUFFIX = len(".tmp-4194304-01234567")
@@ -29,6 +30,7 @@ def place_for(path: Path, source: Path | None) -> Path:
     if len(os.fsencode(target.name)) + LONGEST_SUFFIX > (longest := os.pathconf(parent, "PC_NAME_MAX")):
         raise UsageError(f"cannot write `{path}`: its name has more than {longest - LONGEST_SUFFIX} bytes")
     target = parent.resolve() / target.name
+    check_utf8(target)
     if source and (target in (inside := source.resolve(), *inside.parents) or inside in target.parents):
         raise UsageError(
             f"cannot write `{path}`: it would overwrite the checkpoint `{source}`", hint="choose a path outside of it"

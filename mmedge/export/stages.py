@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mmedge.core.report import Stage
+from mmedge.signals import raise_if_stopped
 
 STATUS = Path("/proc/self/status")
 CLEAR = Path("/proc/self/clear_refs")
@@ -38,6 +39,7 @@ class Stages:
         _reset_peak()
         started = time.perf_counter()
         yield notes.append
+        raise_if_stopped()
         stage = Stage(name, round(time.perf_counter() - started, 3), _peak_mb(), "; ".join(notes))
         self.done.append(stage)
         if self.watcher:

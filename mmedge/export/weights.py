@@ -62,7 +62,8 @@ def read_tensors(folder: Path) -> dict[str, Any]:
     for path in files:
         _check_header(path)
         try:
-            with safe_open(path, framework="pt") as file:
+            # By its descriptor, because the library refuses paths that are no UTF-8.
+            with path.open("rb") as opened, safe_open(f"/dev/fd/{opened.fileno()}", framework="pt") as file:
                 names: list[str] = file.keys()
                 found = {name: file.get_tensor(name) for name in names}
         except (SafetensorError, OSError, ValueError, RuntimeError) as error:

@@ -282,14 +282,23 @@ def test_a_weight_that_is_not_finite_is_exported_if_that_is_allowed(captioner, t
 
 @slow
 def test_names_of_any_characters_do_not_matter(captioner, tmp_path, capfd):
-    odd = tmp_path / os.fsdecode(b"M\xffy \xc3\xa9 e\xcc\x81 \\ 'x' $(x)")
+    odd = tmp_path / "My é e\u0301 \\ 'x' $(x)"
+    checkpoint = odd / os.fsdecode(b"checkpoint \xff")
     pictures = draw(tmp_path / "p", 7)
     (pictures / "0.png").rename(pictures / os.fsdecode(b"\xfe\n.png"))
-    shutil.copytree(captioner, odd / "checkpoint\u0301")
+    shutil.copytree(captioner, checkpoint)
     arguments = ["-o", str(odd / "out"), "--calibration", str(pictures), "--json"]
-    assert cli.run(["export", str(odd / "checkpoint\u0301"), *arguments]) == 0
-    assert json.loads(capfd.readouterr().out)["bundle"].endswith("/out")
-    assert open_bundle(odd / "out").manifest.model == "checkpoint\u0301"
+    assert cli.run(["export", str(checkpoint), *arguments]) == 0
+    assert json.loads(capfd.readouterr().out)["bundle"] == str(odd / "out")
+    assert open_bundle(odd / "out").manifest.model == "checkpoint \\xff"
+
+
+def test_a_path_that_engines_cannot_open_is_refused(captioner, tmp_path, capfd):
+    folder = tmp_path / os.fsdecode(b"M\xffy")
+    folder.mkdir()
+    assert cli.run(["export", str(captioner), "-o", str(folder / "out")]) == 2
+    assert "M\\xffy/out` is not UTF-8" in capfd.readouterr().err
+    assert list(folder.iterdir()) == []
 
 
 @slow

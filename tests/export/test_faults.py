@@ -23,6 +23,7 @@ from mmedge import cli
 from mmedge.core.bundle import open_bundle
 from mmedge.export import build
 from mmedge.export.trace import trace
+from mmedge.signals import raise_on_signals
 
 pytestmark = pytest.mark.slow
 KIB, MIB = 1 << 10, 1 << 20
@@ -103,7 +104,7 @@ class Exporter:
 def catch_signals() -> list[int]:
     """Handle signals as the command line does; the list fills with those that were raised as an exception."""
     caught: list[int] = []
-    cli._raise_on_signals()
+    raise_on_signals()
     for number in STOPS:
         handler = signal.getsignal(number)
         signal.signal(number, lambda *event, handler=handler: caught.append(event[0]) or handler(*event))

@@ -1,0 +1,48 @@
+"""The signals that end a process, turned into an exception so that every `with` block cleans up."""
+
+from __future__ import annotations
+
+import signal
+import time
+from types import FrameType
+
+REPEAT_SECONDS = 2.0
+"""A second Ctrl-C within this time leaves the cleaning up alone that the first one started."""
+
+SIGNALLED = 128
+"""Exit codes above this one add the number of a signal, as shells do."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asks this process to end; only `with` and `finally` see it, as they see a KeyboardInterrupt."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = SIGNALLED + number
+
+
+stopped: list[Stopped] = []
+"""Signals that came: code of others may swallow the exception (torch does while tracing) or make it one of its own
+(safetensors does)."""
+
+
+def raise_on_signals() -> None:
+    """From now on a signal raises `Stopped` in the main thread."""
+    last = -REPEAT_SECONDS
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal last
+        if time.monotonic() - last >= REPEAT_SECONDS:
+            last = time.monotonic()
+            stopped.append(Stopped(number))
+            raise stopped[-1]
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, stop)
+
+
+def raise_if_stopped() -> None:
+    """Raise what code of others has swallowed; called between the stages of long work."""
+    if stopped:
+        raise stopped[-1]
