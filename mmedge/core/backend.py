@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from mmedge.core.ports import Tensors
 
@@ -11,11 +13,18 @@ if TYPE_CHECKING:
     from mmedge.core.bundle import Graph
 
 
+Options: TypeAlias = Mapping[str, "str | int | bool"]
+"""A target's ``options``: each backend reads those it knows."""
+
+NO_OPTIONS: Options = MappingProxyType({})
+
+
 class Session(Protocol):
     """An open graph. A decoder's key/value cache stays with the session, on its device, between runs."""
 
-    def run(self, feeds: Tensors) -> Tensors:
-        """Outputs by name, without the cache. The inputs held by ``reset`` need not be fed again.
+    def run(self, feeds: Tensors, outputs: Sequence[str] | None = None) -> Tensors:
+        """Outputs by name, without the cache; only ``outputs`` where they are given, so that nothing else is copied
+        from the device. The inputs held by ``reset`` need not be fed again.
 
         Raises:
             InputError: a feed has the wrong name, dtype or shape (`core.ports.check_feeds`); the cache is as it was.
@@ -47,11 +56,15 @@ class Backend(Protocol):
         """
         ...
 
+    def tied_to(self) -> dict[str, str]:
+        """What a compiled graph depends on besides the processor and the engine's version, such as the GPU."""
+        ...
+
     def compiles(self, graph: Graph) -> bool:
         """Whether there is something to `compile`; if not, `open` takes the ONNX file as it is."""
         ...
 
-    def compile(self, graph: Graph, source: Path, output: Path) -> Path:
+    def compile(self, graph: Graph, source: Path, output: Path, options: Options = NO_OPTIONS) -> Path:
         """Turn the ONNX file ``source`` into this engine's own form inside the existing folder ``output`` and return
         the file that `open` takes, which may read others beside it.
 
@@ -60,7 +73,7 @@ class Backend(Protocol):
         """
         ...
 
-    def open(self, graph: Graph, artifact: Path, threads: int = 0) -> Session:
+    def open(self, graph: Graph, artifact: Path, threads: int = 0, options: Options = NO_OPTIONS) -> Session:
         """Open what `compile` returned on ``threads`` CPU threads; 0 means all cores that this process may use.
 
         Raises:

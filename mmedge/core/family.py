@@ -8,13 +8,13 @@ So a new kind of model needs no change outside its own file.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 from msgspec import Struct
 
-from mmedge.core.ports import CacheShape, Port, Tensors
+from mmedge.core.ports import CacheShape, Port, Span, Tensors
 
 if TYPE_CHECKING:
     from mmedge.media.text import Tokenizer
@@ -26,13 +26,28 @@ STEP_INPUTS = ("input_ids", "position_ids")
 """Inputs that change at every decoding step, int64 ``[1, length]``."""
 
 
+class Cache(Protocol):
+    """The keys and values that a decoder's ``forward`` reads and adds to, growing or of a fixed length."""
+
+    def update(self, layer: int, key: Any, value: Any) -> tuple[Any, Any]:
+        """Add this step's key and value, ``[1, heads, length, head_dim]``; gives all those to attend to."""
+        ...
+
+    def bias(self, position_ids: Any) -> Any:
+        """What causal attention adds to its scores, ``[1, 1, length, all]``: 0 or a large negative number.
+
+        ``position_ids`` are the places of this step's tokens in the cache, int64 ``[1, length]``.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Component:
     """A part of a model that becomes one graph.
 
-    ``forward(model, *inputs)`` returns the outputs in order; with a cache it is
-    ``forward(model, *inputs, cache=[(key, value), ...])`` and returns ``(outputs, new_cache)``. It is called only while
-    exporting, so a family needs torch inside its functions alone.
+    ``forward(model, *inputs)`` returns the outputs in order; with a cache it is ``forward(model, *inputs, cache=cache)``
+    and updates the `Cache` for every layer. It is called only while exporting, so a family needs torch inside its
+    functions alone.
     """
 
     name: str
@@ -40,6 +55,9 @@ class Component:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     cache: CacheShape | None = None
+    sizes: Mapping[str, Span] = field(default_factory=dict)
+    """Ranges of the sizes that vary, by the words in the shapes of the ports; of a cache ``total``, the longest it may
+    get. Needed by engines that are built for a range."""
 
     @property
     def role(self) -> str:

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from mmedge.core.names import folders_of, is_digest, is_file_name, is_plain_name, shown
-from mmedge.core.ports import CacheShape, Port
+from mmedge.core.ports import CacheShape, Port, Span
 from mmedge.core.recipe import Acceptance
 from mmedge.core.report import Agreement, Answers
 from mmedge.core.strict_json import read_json
@@ -44,6 +44,9 @@ class Graph(Struct, frozen=True, forbid_unknown_fields=True):
     outputs: tuple[Port, ...]
     precision: str
     cache: CacheShape | None = None
+    profiles: tuple[dict[str, Span], ...] = ()
+    """Ranges of the sizes that vary, by the words in the shapes, one set for each way the graph is run (of a decoder:
+    one token, and a prompt). Engines that are built for a range are built for each."""
 
     @property
     def role(self) -> str:

@@ -21,26 +21,51 @@ class Port(Struct, frozen=True, forbid_unknown_fields=True):
     shape: tuple[int | str, ...]
 
 
+class Span(Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    """The range of a size that varies."""
+
+    smallest: int
+    usual: int
+    """What an engine is tuned for."""
+    largest: int
+
+
 class CacheShape(Struct, frozen=True, forbid_unknown_fields=True):
     """A decoder's key/value cache: per layer a key and a value of ``[1, heads, past, head_dim]``.
 
-    The names are the same in every decoder graph, so backends need no other description of the cache.
+    It grows with every step; or, with a ``capacity``, it is of that fixed length from the start, and each step writes
+    its keys and values into the slots from ``cache_position`` on. A fixed cache never moves, so that an engine can
+    keep its addresses and replay a recorded step. The names are the same in every decoder graph, so backends need no
+    other description of the cache.
     """
 
     layers: int
     heads: int
     head_dim: int
     dtype: str = "float32"
+    capacity: int = 0
+    """Slots of a fixed cache; 0 for one that grows."""
 
     def past(self) -> tuple[Port, ...]:
-        """Inputs: what earlier steps left; ``past`` may be 0."""
-        return self._ports("past", "past")
+        """Inputs: what earlier steps left; where the cache grows, ``past`` may be 0."""
+        return self._ports("past", self.capacity or "past")
 
     def present(self) -> tuple[Port, ...]:
-        """Outputs: the past followed by this step's keys and values."""
-        return self._ports("present", "total")
+        """Outputs: the past with this step's keys and values."""
+        return self._ports("present", self.capacity or "total")
 
-    def _ports(self, prefix: str, length: str) -> tuple[Port, ...]:
+    def steering(self) -> tuple[Port, ...]:
+        """Inputs that say where a fixed cache is written and read; a session makes them itself (`backends._cache`).
+
+        ``cache_position`` int64 ``[1]`` is the slot of the first new key, ``attention_bias`` float32
+        ``[1, 1, length, capacity]`` is added to the attention scores: 0 where a token looks, -10,000 elsewhere.
+        """
+        if not self.capacity:
+            return ()
+        bias = Port("attention_bias", "float32", (1, 1, "length", self.capacity))
+        return Port("cache_position", "int64", (1,)), bias
+
+    def _ports(self, prefix: str, length: int | str) -> tuple[Port, ...]:
         shape = (1, self.heads, length, self.head_dim)
         names = (f"{prefix}.{layer}.{part}" for layer in range(self.layers) for part in ("key", "value"))
         return tuple(Port(name, self.dtype, shape) for name in names)
