@@ -1,4 +1,4 @@
-"""What steers a cache of fixed length: where a step writes, and what its tokens may look at."""
+"""A cache of fixed length: what steers each step, and two sets of buffers for engines that use the host's memory."""
 
 from __future__ import annotations
 
@@ -39,3 +39,35 @@ class FixedCache:
     def advance(self, length: int) -> None:
         """The step was run."""
         self.used += length
+
+
+class HostCache(FixedCache):
+    """With two sets of buffers in the host's memory: a step reads one and writes the other."""
+
+    def __init__(self, shape: CacheShape) -> None:
+        super().__init__(shape)
+        size = (1, shape.heads, shape.capacity, shape.head_dim)
+        self._sets: tuple[list[np.ndarray], ...] = tuple(
+            [np.zeros(size, shape.dtype) for _ in shape.past()] for _ in range(2)
+        )
+        self._pairs = tuple(
+            (past.name, present.name) for past, present in zip(shape.past(), shape.present(), strict=True)
+        )
+        self._turn = 0
+
+    def reset(self) -> None:
+        super().reset()
+        for buffer in (*self._sets[0], *self._sets[1]):
+            buffer.fill(0)  # slots that were never written count with weight 0, and a NaN times 0 is a NaN
+
+    def past(self) -> Tensors:
+        """What the next step reads, by input."""
+        return {past: buffer for (past, _), buffer in zip(self._pairs, self._sets[self._turn], strict=True)}
+
+    def present(self) -> Tensors:
+        """Where the next step writes, by output."""
+        return {present: buffer for (_, present), buffer in zip(self._pairs, self._sets[1 - self._turn], strict=True)}
+
+    def advance(self, length: int) -> None:
+        super().advance(length)
+        self._turn = 1 - self._turn

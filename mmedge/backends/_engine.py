@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from mmedge.core.manifest import Graph
 from mmedge.core.names import shown
-from mmedge.errors import BackendError
+from mmedge.errors import BackendError, InputError
 
 _LONGEST = 300
 _NOISE = ("Exception from ", "Check '", "FrontEnd API failed")
@@ -38,7 +38,7 @@ def check_edges(graph: Graph, inputs: Iterable[str], outputs: Iterable[str]) -> 
     """
     cache = graph.cache
     promised = {
-        "input": {port.name for port in (*graph.inputs, *(cache.past() if cache else ()))},
+        "input": {port.name for port in (*graph.inputs, *((*cache.past(), *cache.steering()) if cache else ()))},
         "output": {port.name for port in (*graph.outputs, *(cache.present() if cache else ()))},
     }
     for kind, found in (("input", set(inputs)), ("output", set(outputs))):
@@ -46,6 +46,20 @@ def check_edges(graph: Graph, inputs: Iterable[str], outputs: Iterable[str]) -> 
             raise BackendError(f"the file of `{graph.component}` has no {kind} `{missing[0]}`")
         if unknown := sorted(found - promised[kind]):
             raise BackendError(f"the file of `{graph.component}` has an {kind} `{unknown[0]}` that nobody announced")
+
+
+def chosen(graph: Graph, outputs: Sequence[str] | None) -> tuple[str, ...]:
+    """Names of the outputs that a run is asked for: all, or those in ``outputs``.
+
+    Raises:
+        InputError: one of them is no output.
+    """
+    names = tuple(port.name for port in graph.outputs)
+    if outputs is None:
+        return names
+    if unknown := sorted(set(outputs) - set(names)):
+        raise InputError(f"`{graph.component}` has no output `{unknown[0]}`", hint=f"it has {', '.join(names)}")
+    return tuple(outputs)
 
 
 def closed(component: str) -> BackendError:

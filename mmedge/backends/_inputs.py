@@ -44,6 +44,10 @@ class Inputs:
         check_feeds(self._free, feeds, self._graph.component)
         return _contiguous(feeds)
 
+    def size(self, word: str, tensors: Tensors) -> int:
+        """What ``word`` in the shapes of the inputs stands for in ``tensors``, which were checked."""
+        return dict(_sizes(self._graph.inputs, tensors))[word]
+
 
 def _sizes(ports: Iterable[Port], tensors: Mapping[str, np.ndarray]) -> Iterable[tuple[int | str, int]]:
     """What the words in the shapes of ``ports`` stand for."""

@@ -12,16 +12,20 @@ The CPU memory arena is off: it keeps every size that a growing cache ever asked
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mmedge.backends._engine import check_edges, closed, told_as_ours
+import numpy as np
+
+from mmedge.backends._cache import HostCache
+from mmedge.backends._engine import check_edges, chosen, closed, told_as_ours
 from mmedge.backends._inputs import Inputs
+from mmedge.core.backend import NO_OPTIONS, Options
 from mmedge.core.machine import usable_cores
 from mmedge.core.manifest import Graph
-from mmedge.core.ports import Port, Tensors
+from mmedge.core.ports import CacheShape, Port, Tensors
 from mmedge.needs import needs
 
 _SILENT = 4
@@ -36,57 +40,62 @@ class OnnxRuntime:
     def version(self) -> str:
         return str(_library().__version__)
 
+    def tied_to(self) -> dict[str, str]:
+        return {}
+
     def compiles(self, graph: Graph) -> bool:
         return False
 
-    def compile(self, graph: Graph, source: Path, output: Path) -> Path:
+    def compile(self, graph: Graph, source: Path, output: Path, options: Options = NO_OPTIONS) -> Path:
         return source
 
-    def open(self, graph: Graph, artifact: Path, threads: int = 0) -> OnnxRuntimeSession:
+    def open(self, graph: Graph, artifact: Path, threads: int = 0, options: Options = NO_OPTIONS) -> OnnxRuntimeSession:
+        settings = _settings(graph, threads)
         with told_as_ours(f"onnxruntime cannot open `{graph.component}`", _exceptions()):
-            engine = _library().InferenceSession(artifact, _options(graph, threads), providers=["CPUExecutionProvider"])
+            engine = _library().InferenceSession(artifact, settings, providers=["CPUExecutionProvider"])
         check_edges(graph, _names(engine.get_inputs()), _names(engine.get_outputs()))
         return OnnxRuntimeSession(graph, engine)
 
 
 class OnnxRuntimeSession:
-    """An open graph; the ``present.*`` outputs of a run are bound as the ``past.*`` inputs of the next."""
+    """An open graph; one binding remembers what is held and where the cache is."""
 
     def __init__(self, graph: Graph, engine: Any) -> None:
         self._graph = graph
         self._engine = engine
         self._inputs = Inputs(graph)
-        self._past_ports = graph.cache.past() if graph.cache else ()
         self._outputs = tuple(port.name for port in graph.outputs)
-        self._present = tuple(port.name for port in graph.cache.present()) if graph.cache else ()
+        self._cache = _cache(graph)
         self.reset()
 
     def reset(self, held: Tensors | None = None) -> None:
         tensors = self._inputs.hold(held or {})
-        value = _library().OrtValue
         self._binding = self._running().io_binding()
-        self._held = {name: value.ortvalue_from_numpy(tensor) for name, tensor in tensors.items()}  # not copied
+        self._held = {name: _value(tensor) for name, tensor in tensors.items()}
         for name, tensor in self._held.items():
             self._binding.bind_ortvalue_input(name, tensor)
-        self._past = [_empty(value, port) for port in self._past_ports]
+        if self._cache:
+            self._cache.reset()
 
-    def run(self, feeds: Tensors) -> Tensors:
-        engine, tensors = self._running(), self._inputs.check(feeds)
-        for name, tensor in tensors.items():
+    def run(self, feeds: Tensors, outputs: Sequence[str] | None = None) -> Tensors:
+        engine, tensors, names = self._running(), self._inputs.check(feeds), chosen(self._graph, outputs)
+        length = self._inputs.size("length", tensors) if self._cache else 0
+        for name, tensor in (tensors | (self._cache.steer(length) if self._cache else {})).items():
             self._binding.bind_cpu_input(name, tensor)
-        for port, past in zip(self._past_ports, self._past, strict=True):
-            self._binding.bind_ortvalue_input(port.name, past)
-        for name in (*self._outputs, *self._present):
+        for name in self._outputs:
             self._binding.bind_output(name)  # where a growing output is allocated, anew at every run
+        if self._cache:
+            self._cache.bind(self._binding)
         with told_as_ours(f"onnxruntime cannot run `{self._graph.component}`", _exceptions()):
             engine.run_with_iobinding(self._binding)
         values = self._binding.get_outputs()
-        self._past = values[len(self._outputs) :]
-        return {name: value.numpy() for name, value in zip(self._outputs, values, strict=False)}
+        if self._cache:
+            self._cache.take(values[len(self._outputs) :], length)
+        return {name: values[self._outputs.index(name)].numpy() for name in names}
 
     def close(self) -> None:
-        self._engine = self._binding = None
-        self._held, self._past = {}, []
+        self._engine = self._binding = self._cache = None
+        self._held = {}
 
     def _running(self) -> Any:
         if self._engine is None:
@@ -94,12 +103,60 @@ class OnnxRuntimeSession:
         return self._engine
 
 
-def _empty(value: Any, port: Port) -> Any:
-    """A cache that nothing was put into yet."""
-    return value.ortvalue_from_shape_and_type([0 if size == "past" else size for size in port.shape], port.dtype)
+class _Growing:
+    """A cache whose ``present.*`` outputs of a run are bound as the ``past.*`` inputs of the next."""
+
+    def __init__(self, shape: CacheShape) -> None:
+        self._ports = shape.past()
+        self._present = tuple(port.name for port in shape.present())
+
+    def reset(self) -> None:
+        self._past = [_empty(port) for port in self._ports]
+
+    def steer(self, length: int) -> Tensors:
+        return {}
+
+    def bind(self, binding: Any) -> None:
+        for port, past in zip(self._ports, self._past, strict=True):
+            binding.bind_ortvalue_input(port.name, past)
+        for name in self._present:
+            binding.bind_output(name)
+
+    def take(self, values: list[Any], length: int) -> None:
+        self._past = values
 
 
-def _options(graph: Graph, threads: int) -> Any:
+class _Fixed(HostCache):
+    """A cache of fixed length: ONNX Runtime reads one set of its buffers and writes the other, in turn."""
+
+    def bind(self, binding: Any) -> None:
+        for name, buffer in self.past().items():
+            binding.bind_ortvalue_input(name, _value(buffer))
+        for name, buffer in self.present().items():
+            binding.bind_ortvalue_output(name, _value(buffer))
+
+    def take(self, values: list[Any], length: int) -> None:
+        self.advance(length)
+
+
+def _cache(graph: Graph) -> _Growing | _Fixed | None:
+    if graph.cache is None:
+        return None
+    return _Fixed(graph.cache) if graph.cache.capacity else _Growing(graph.cache)
+
+
+def _value(tensor: np.ndarray) -> Any:
+    """The tensor as ONNX Runtime knows it, not copied."""
+    return _library().OrtValue.ortvalue_from_numpy(tensor)
+
+
+def _empty(port: Port) -> Any:
+    """A growing cache that nothing was put into yet."""
+    shape = [0 if size == "past" else size for size in port.shape]
+    return _library().OrtValue.ortvalue_from_shape_and_type(shape, port.dtype)
+
+
+def _settings(graph: Graph, threads: int) -> Any:
     options = _library().SessionOptions()
     options.intra_op_num_threads = threads or usable_cores()
     options.enable_cpu_mem_arena = False

@@ -16,7 +16,7 @@ weight-only int8 decoder in 0.2 s instead of 0.6 s.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -24,8 +24,10 @@ from typing import Any
 
 import numpy as np
 
-from mmedge.backends._engine import check_edges, closed, told_as_ours
+from mmedge.backends._cache import HostCache
+from mmedge.backends._engine import check_edges, chosen, closed, told_as_ours
 from mmedge.backends._inputs import Inputs
+from mmedge.core.backend import NO_OPTIONS, Options
 from mmedge.core.machine import usable_cores
 from mmedge.core.manifest import Graph
 from mmedge.core.ports import CacheShape, Tensors
@@ -42,26 +44,29 @@ class OpenVino:
     def version(self) -> str:
         return str(_library().get_version())
 
+    def tied_to(self) -> dict[str, str]:
+        return {}
+
     def compiles(self, graph: Graph) -> bool:
         return True
 
-    def compile(self, graph: Graph, source: Path, output: Path) -> Path:
+    def compile(self, graph: Graph, source: Path, output: Path, options: Options = NO_OPTIONS) -> Path:
         artifact = output / f"{graph.component}.blob"
         with told_as_ours(f"openvino cannot compile `{graph.component}`", _exceptions()):
             model = _read(source)
             check_edges(graph, _names(model.inputs), _names(model.outputs))
-            if graph.cache:
+            if graph.cache and not graph.cache.capacity:
                 _split_unmasked_attention(model)
                 _keep_cache_inside(model, graph.cache)
-            blob = _core().compile_model(model, "CPU", _options(graph, threads=0)).export_model()
+            blob = _core().compile_model(model, "CPU", _settings(graph, threads=0)).export_model()
         artifact.write_bytes(blob.getbuffer())
         return artifact
 
-    def open(self, graph: Graph, artifact: Path, threads: int = 0) -> OpenVinoSession:
+    def open(self, graph: Graph, artifact: Path, threads: int = 0, options: Options = NO_OPTIONS) -> OpenVinoSession:
         with told_as_ours(f"openvino cannot open `{graph.component}`", (*_exceptions(), ValueError, OSError)):
             file = np.memmap(artifact, np.uint8, mode="c")
             blob = _library().Tensor(file, shared_memory=True)
-            compiled = _core().import_model(blob, "CPU", _options(graph, threads))
+            compiled = _core().import_model(blob, "CPU", _settings(graph, threads))
         return OpenVinoSession(graph, compiled.create_infer_request(), file)
 
 
@@ -73,25 +78,33 @@ class OpenVinoSession:
         self._request = request
         self._file: np.memmap | None = file  # the engine reads weights from it as long as it lives
         self._inputs = Inputs(graph)
-        if graph.cache:
+        self._fixed = HostCache(graph.cache) if graph.cache and graph.cache.capacity else None
+        if graph.cache and not self._fixed:
             request.set_tensor(_BEAM, _library().Tensor(np.zeros(1, np.int32)))
         self.reset()
 
     def reset(self, held: Tensors | None = None) -> None:
         request, self._held = self._running(), self._inputs.hold(held or {})
         self._set(self._held)
-        if self._graph.cache:
+        if self._fixed:
+            self._fixed.reset()
+        elif self._graph.cache:
             request.reset_state()
 
-    def run(self, feeds: Tensors) -> Tensors:
-        request, tensors = self._running(), self._inputs.check(feeds)
+    def run(self, feeds: Tensors, outputs: Sequence[str] | None = None) -> Tensors:
+        request, tensors, names = self._running(), self._inputs.check(feeds), chosen(self._graph, outputs)
+        if self._fixed:
+            length = self._inputs.size("length", tensors)
+            tensors |= self._fixed.steer(length) | self._fixed.past() | self._fixed.present()
         self._set(tensors)
         with told_as_ours(f"openvino cannot run `{self._graph.component}`", _exceptions()):
             request.infer(share_outputs=True)
-        return {port.name: request.get_tensor(port.name).data.copy() for port in self._graph.outputs}
+        if self._fixed:
+            self._fixed.advance(length)
+        return {name: request.get_tensor(name).data.copy() for name in names}
 
     def close(self) -> None:
-        self._request, self._held, self._file = None, {}, None
+        self._request, self._held, self._file, self._fixed = None, {}, None, None
 
     def _set(self, tensors: Tensors) -> None:
         tensor_of = _library().Tensor
@@ -104,18 +117,18 @@ class OpenVinoSession:
         return self._request
 
 
-def _options(graph: Graph, threads: int) -> dict[str, str | int]:
+def _settings(graph: Graph, threads: int) -> dict[str, str | int]:
     """See the docstring of this module for the reasons."""
     int8 = graph.precision == "int8" and "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    options: dict[str, str | int] = {
+    settings: dict[str, str | int] = {
         "INFERENCE_PRECISION_HINT": "bf16" if int8 else "f32",
         "KV_CACHE_PRECISION": "f32",
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads or usable_cores(),
     }
     if graph.precision == "int8-weights":
-        options["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0
-    return options
+        settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0
+    return settings
 
 
 def _read(source: Path) -> Any:

@@ -15,6 +15,7 @@ import numpy as np
 
 from mmedge.backends._engine import closed
 from mmedge.backends._inputs import Inputs
+from mmedge.core.backend import NO_OPTIONS, Options
 from mmedge.core.manifest import Graph
 from mmedge.core.ports import CacheShape, Port, Tensors
 from mmedge.errors import BackendError
@@ -37,13 +38,16 @@ class Replay:
     def version(self) -> str:
         return "1"
 
+    def tied_to(self) -> dict[str, str]:
+        return {}
+
     def compiles(self, graph: Graph) -> bool:
         return False
 
-    def compile(self, graph: Graph, source: Path, output: Path) -> Path:
+    def compile(self, graph: Graph, source: Path, output: Path, options: Options = NO_OPTIONS) -> Path:
         return source
 
-    def open(self, graph: Graph, artifact: Path, threads: int = 0) -> ReplaySession:
+    def open(self, graph: Graph, artifact: Path, threads: int = 0, options: Options = NO_OPTIONS) -> ReplaySession:
         if graph.component not in self._outputs:
             raise BackendError(f"there is no recording of `{graph.component}`", hint="choose another backend")
         return ReplaySession(graph, self._outputs[graph.component], self._delay.get(graph.component, 0.0))
@@ -72,14 +76,14 @@ class ReplaySession:
         self.length = self._since_reset = 0
         self.resets += 1
 
-    def run(self, feeds: Tensors) -> Tensors:
+    def run(self, feeds: Tensors, outputs: Sequence[str] | None = None) -> Tensors:
         self._check_open()
         self.runs.append(self._inputs.check(feeds))
-        outputs = self._next()
+        recorded = self._next()
         self.length += feeds["input_ids"].shape[1] if "input_ids" in feeds else 0
         self._since_reset += 1
         time.sleep(next(self._delays))
-        return outputs
+        return recorded if outputs is None else {name: recorded[name] for name in outputs}
 
     def close(self) -> None:
         self._closed = True

@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from mmedge.backends.onnxruntime import _options
+from mmedge.backends.onnxruntime import _settings
 from mmedge.core.manifest import Graph
 from mmedge.core.ports import Port
 from mmedge.errors import BackendError
@@ -55,7 +55,7 @@ def test_weights_in_blocks_give_the_right_numbers(backend, source):
 
 def test_no_weights_are_dequantized_at_every_run(backend, source, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    options = _options(GRAPH, threads=1)
+    options = _settings(GRAPH, threads=1)
     options.enable_profiling = True
     engine = onnxruntime.InferenceSession(source[0], options, providers=["CPUExecutionProvider"])
     engine.run(None, {"hidden": HIDDEN})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 
 from mmedge.backends.replay import Replay
 from mmedge.core import find
+from mmedge.core.backend import NO_OPTIONS, Options
 from mmedge.core.bundle import Bundle, Golden, Graph, Manifest
 from mmedge.core.family import Request
 from mmedge.core.ports import CacheShape, Port, Tensors
@@ -85,7 +86,7 @@ class Numpy(Replay):
         self.forgets = forgets
         self.leans = leans or {}
 
-    def open(self, graph: Graph, artifact: Path, threads: int = 0) -> NumpySession:
+    def open(self, graph: Graph, artifact: Path, threads: int = 0, options: Options = NO_OPTIONS) -> NumpySession:
         return NumpySession(graph, self)
 
 
@@ -102,7 +103,7 @@ class NumpySession:
     def reset(self, held: Tensors | None = None) -> None:
         self.held, self.read = held or {}, np.zeros(WORDS)
 
-    def run(self, feeds: Tensors) -> Tensors:
+    def run(self, feeds: Tensors, outputs: Sequence[str] | None = None) -> Tensors:
         if self.graph.component == "encoder":
             return {"cross.0.key": np.resize(feeds["pixel_values"].mean(axis=2), (1, WORDS)).astype(np.float32)}
         if self.engine.forgets:

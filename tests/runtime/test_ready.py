@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mmedge.backends.onnxruntime import OnnxRuntime
 from mmedge.core import find
+from mmedge.core.backend import NO_OPTIONS, Options
 from mmedge.core.bundle import Bundle, Graph, Manifest, open_bundle
 from mmedge.core.ports import Port
 from mmedge.core.recipe import Acceptance
@@ -65,7 +66,7 @@ class Copying(OnnxRuntime):
     def compiles(self, graph: Graph) -> bool:
         return True
 
-    def compile(self, graph: Graph, source: Path, output: Path) -> Path:
+    def compile(self, graph: Graph, source: Path, output: Path, options: Options = NO_OPTIONS) -> Path:
         self.compiled += 1
         shutil.copy(source.with_name("tower.onnx.data"), output)
         return Path(shutil.copy(source, output))
@@ -214,7 +215,7 @@ def test_no_home_is_no_obstacle(bundle, monkeypatch):
 
 def test_nothing_is_left_of_a_graph_that_the_engine_refuses(bundle):
     class Refusing(Copying):
-        def compile(self, graph, source, output):
+        def compile(self, graph, source, output, options=NO_OPTIONS):
             (output / "half").write_text("written")
             raise BackendError("no")
 
