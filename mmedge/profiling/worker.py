@@ -5,9 +5,6 @@ Orders come on standard input and replies leave on what was standard output; eng
 
 from __future__ import annotations
 
-import ctypes
-import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -15,12 +12,11 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from mmedge.core import find
+from mmedge.core.children import live_with_parent
 from mmedge.errors import MmedgeError
 from mmedge.profiling.messages import Answered, Ask, Failed, Hello, Load, Loaded, Order, Reply, read_order, send
 from mmedge.profiling.meters import memory_of
 from mmedge.runtime.pipeline import Answer, Piece, load
-
-_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
 
 class Answering(Protocol):
@@ -88,17 +84,8 @@ class Worker:
 
 def main(opener: Callable[..., Answering] = load, clock: Callable[[], float] = time.perf_counter) -> None:
     """Serve the parent process, whose number is the last argument."""
-    _end_with(int(sys.argv[-1]))
-    replies = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
+    replies = live_with_parent()
     Worker(opener, clock).serve(sys.stdin.buffer, replies)
-
-
-def _end_with(parent: int) -> None:
-    """A worker that is stopped would not notice that nobody is left to wake it: the kernel ends it."""
-    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
-    if os.getppid() != parent:
-        raise SystemExit(1)
 
 
 def _milliseconds(seconds: float) -> float:
