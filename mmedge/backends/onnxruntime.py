@@ -36,6 +36,8 @@ class OnnxRuntime:
     """Runs ONNX files; the cache of a decoder stays in ONNX Runtime's own tensors."""
 
     name = "onnxruntime"
+    device = "cpu"
+    """Where the cache and what is held stay, as ONNX Runtime calls it."""
 
     def version(self) -> str:
         return str(_library().__version__)
@@ -52,26 +54,31 @@ class OnnxRuntime:
     def open(self, graph: Graph, artifact: Path, threads: int = 0, options: Options = NO_OPTIONS) -> OnnxRuntimeSession:
         settings = _settings(graph, threads)
         with told_as_ours(f"onnxruntime cannot open `{graph.component}`", _exceptions()):
-            engine = _library().InferenceSession(artifact, settings, providers=["CPUExecutionProvider"])
+            engine = _library().InferenceSession(artifact, settings, providers=self.providers())
         check_edges(graph, _names(engine.get_inputs()), _names(engine.get_outputs()))
-        return OnnxRuntimeSession(graph, engine)
+        return OnnxRuntimeSession(graph, engine, self.device)
+
+    def providers(self) -> list[str]:
+        """Who computes, as ONNX Runtime calls them, the first choice first."""
+        return ["CPUExecutionProvider"]
 
 
 class OnnxRuntimeSession:
     """An open graph; one binding remembers what is held and where the cache is."""
 
-    def __init__(self, graph: Graph, engine: Any) -> None:
+    def __init__(self, graph: Graph, engine: Any, device: str = "cpu") -> None:
         self._graph = graph
         self._engine = engine
+        self._device = device
         self._inputs = Inputs(graph)
         self._outputs = tuple(port.name for port in graph.outputs)
-        self._cache = _cache(graph)
+        self._cache = _cache(graph, device)
         self.reset()
 
     def reset(self, held: Tensors | None = None) -> None:
         tensors = self._inputs.hold(held or {})
         self._binding = self._running().io_binding()
-        self._held = {name: _value(tensor) for name, tensor in tensors.items()}
+        self._held = {name: _value(tensor, self._device) for name, tensor in tensors.items()}
         for name, tensor in self._held.items():
             self._binding.bind_ortvalue_input(name, tensor)
         if self._cache:
@@ -93,6 +100,10 @@ class OnnxRuntimeSession:
             self._cache.take(values[len(self._outputs) :], length)
         return {name: values[self._outputs.index(name)].numpy() for name in names}
 
+    def providers(self) -> list[str]:
+        """Who computes, as ONNX Runtime says after opening."""
+        return [str(name) for name in self._running().get_providers()]
+
     def close(self) -> None:
         self._engine = self._binding = self._cache = None
         self._held = {}
@@ -106,12 +117,13 @@ class OnnxRuntimeSession:
 class _Growing:
     """A cache whose ``present.*`` outputs of a run are bound as the ``past.*`` inputs of the next."""
 
-    def __init__(self, shape: CacheShape) -> None:
+    def __init__(self, shape: CacheShape, device: str) -> None:
         self._ports = shape.past()
         self._present = tuple(port.name for port in shape.present())
+        self._device = device
 
     def reset(self) -> None:
-        self._past = [_empty(port) for port in self._ports]
+        self._past = [_empty(port, self._device) for port in self._ports]
 
     def steer(self, length: int) -> Tensors:
         return {}
@@ -120,7 +132,7 @@ class _Growing:
         for port, past in zip(self._ports, self._past, strict=True):
             binding.bind_ortvalue_input(port.name, past)
         for name in self._present:
-            binding.bind_output(name)
+            binding.bind_output(name, self._device)
 
     def take(self, values: list[Any], length: int) -> None:
         self._past = values
@@ -129,31 +141,40 @@ class _Growing:
 class _Fixed(HostCache):
     """A cache of fixed length: ONNX Runtime reads one set of its buffers and writes the other, in turn."""
 
+    def __init__(self, shape: CacheShape, device: str) -> None:
+        super().__init__(shape)
+        self._device = device
+
+    def reset(self) -> None:
+        super().reset()
+        sets = [[_value(buffer, self._device) for buffer in buffers] for buffers in self._sets]
+        self._values = sets  # on the CPU these are the buffers themselves, on a GPU copies of their zeros
+
     def bind(self, binding: Any) -> None:
-        for name, buffer in self.past().items():
-            binding.bind_ortvalue_input(name, _value(buffer))
-        for name, buffer in self.present().items():
-            binding.bind_ortvalue_output(name, _value(buffer))
+        reads, writes = self._values[self._turn], self._values[1 - self._turn]
+        for (past, present), read, written in zip(self._pairs, reads, writes, strict=True):
+            binding.bind_ortvalue_input(past, read)
+            binding.bind_ortvalue_output(present, written)
 
     def take(self, values: list[Any], length: int) -> None:
         self.advance(length)
 
 
-def _cache(graph: Graph) -> _Growing | _Fixed | None:
+def _cache(graph: Graph, device: str) -> _Growing | _Fixed | None:
     if graph.cache is None:
         return None
-    return _Fixed(graph.cache) if graph.cache.capacity else _Growing(graph.cache)
+    return _Fixed(graph.cache, device) if graph.cache.capacity else _Growing(graph.cache, device)
 
 
-def _value(tensor: np.ndarray) -> Any:
-    """The tensor as ONNX Runtime knows it, not copied."""
-    return _library().OrtValue.ortvalue_from_numpy(tensor)
+def _value(tensor: np.ndarray, device: str) -> Any:
+    """The tensor as ONNX Runtime knows it: on the CPU not copied."""
+    return _library().OrtValue.ortvalue_from_numpy(tensor, device)
 
 
-def _empty(port: Port) -> Any:
+def _empty(port: Port, device: str) -> Any:
     """A growing cache that nothing was put into yet."""
     shape = [0 if size == "past" else size for size in port.shape]
-    return _library().OrtValue.ortvalue_from_shape_and_type(shape, port.dtype)
+    return _library().OrtValue.ortvalue_from_shape_and_type(shape, port.dtype, device)
 
 
 def _settings(graph: Graph, threads: int) -> Any:

@@ -18,7 +18,7 @@ def test_a_backend_for_tests_is_found_but_not_offered():
     assert find.backend("replay").name == "replay" and "replay" not in find.names("backends")
     with pytest.raises(UsageError) as refused:
         find.backend("reply")
-    assert refused.value.hint == "known: onnxruntime, openvino"
+    assert "replay" not in refused.value.hint and "onnxruntime, onnxruntime_gpu" in refused.value.hint
 
 
 def test_an_engine_that_a_bundle_names_and_this_version_lacks_is_no_mistake_of_the_user():

@@ -194,3 +194,10 @@ def on_engine(monkeypatch) -> Callable[..., None]:
 
     choose()
     return choose
+
+
+@pytest.fixture
+def pretend(monkeypatch) -> Callable[[str, str], None]:
+    """The engine of ``pretend/pretend.py`` is installed; ``pretend(name, value)`` sets what it reads."""
+    monkeypatch.syspath_prepend(str(Path(__file__).with_name("pretend")))
+    return monkeypatch.setenv

@@ -1,5 +1,6 @@
 """Compiled graphs beside a real bundle; what is compiled is opened by ONNX Runtime."""
 
+import dataclasses
 import logging
 import multiprocessing
 import os
@@ -10,6 +11,7 @@ import msgspec
 import numpy as np
 import onnx
 import pytest
+from msgspec.structs import replace
 from onnx import TensorProto, helper, numpy_helper
 
 from mmedge.backends.onnxruntime import OnnxRuntime
@@ -21,8 +23,8 @@ from mmedge.core.recipe import Acceptance
 from mmedge.core.report import Agreement, Answers
 from mmedge.core.target import Target
 from mmedge.core.writing import new_bundle
-from mmedge.errors import BackendError, ResourceError
-from mmedge.runtime.ready import ready
+from mmedge.errors import BackendError, QualityError, ResourceError
+from mmedge.runtime.ready import build_here, entry, ready
 
 SIZE = 32
 GRAPH = Graph(
@@ -222,6 +224,56 @@ def test_nothing_is_left_of_a_graph_that_the_engine_refuses(bundle):
     with pytest.raises(BackendError, match="no"):
         ready(bundle, GRAPH, Refusing())
     assert entries(bundle) == ["lock"]
+
+
+def test_another_gpu_or_system_compiles_again(bundle, pretend):
+    pretend("PRETEND_CAPABILITY", "8.7")
+    first = ready(bundle, GRAPH, find.backend("pretend"))
+    pretend("PRETEND_CAPABILITY", "11.0")
+    second = ready(bundle, GRAPH, find.backend("pretend"))
+    assert first != second and first.exists()
+    assert '"compute_capability": "11.0"' in second.with_name("made.json").read_text()
+
+
+def test_a_folder_under_a_name_that_is_not_its_own_is_not_believed(bundle):
+    one, other = entry(bundle, GRAPH, Copying("1")), entry(bundle, GRAPH, Copying("2"))
+    one.make(build_here).parent.rename(other.folder())
+    assert one.artifact() is None and other.artifact() is None
+
+
+def test_an_engine_that_is_tied_to_a_gpu_compiles_in_another_process_and_says_how_to_do_it_ahead(
+    bundle, pretend, caplog
+):
+    with caplog.at_level(logging.WARNING):
+        artifact = ready(bundle, GRAPH, find.backend("pretend"))
+    assert int(artifact.read_text().split()[0]) != os.getpid()
+    assert f"`mmedge compile {bundle.path}` does it ahead" in caplog.text
+
+
+def test_a_graph_that_was_refused_is_not_made_again_unasked(bundle):
+    backend = Copying()
+    kept = entry(bundle, GRAPH, backend)
+    kept.make(build_here)
+    kept.refuse("wrong by 0.5")
+    assert kept.artifact() is None
+    with pytest.raises(QualityError, match=r"`tower` on onnxruntime was refused on this device: wrong by 0\.5") as told:
+        ready(bundle, GRAPH, backend)
+    assert "mmedge compile" in told.value.hint
+    kept.forgive()
+    assert answer(ready(bundle, GRAPH, backend)) == 2.0 and backend.compiled == 2
+
+
+def test_a_backend_compiles_with_the_options_of_the_target(bundle):
+    told = {}
+
+    class Listening(Copying):
+        def compile(self, graph, source, output, options):
+            told.update(options)
+            return super().compile(graph, source, output)
+
+    manifest = replace(bundle.manifest, target=replace(bundle.manifest.target, options={"workspace_mb": 7}))
+    ready(dataclasses.replace(bundle, manifest=manifest), GRAPH, Listening())
+    assert told == {"workspace_mb": 7}
 
 
 def compile_in_child(path: Path, barrier, results) -> None:

@@ -1,0 +1,170 @@
+"""The folders in which compiled graphs are kept: beside the bundle, or in the user's cache folder.
+
+A folder appears by one rename, complete; of two processes that need the same one, the second waits for the first.
+
+A compiled graph is trusted like code, and its engine checks nothing. So a folder is believed only while its files are
+the very files that were written here: same size, inode and time of last change. One that was damaged, edited, copied,
+or came along with a bundle from elsewhere is made again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from mmedge.core.bundle import Bundle
+from mmedge.core.files import open_regular
+from mmedge.errors import BundleError, ResourceError
+
+_RECORD, _LOCK, _REFUSED = "made.json", "lock", ".refused"
+_LONGEST_REASON = 1 << 12
+_log = logging.getLogger(__name__)
+
+Stamp = tuple[int, int, int]
+"""Size, inode and time of last change (ns) of a file. Nobody can set the last two, unlike its times of writing."""
+
+
+class Record(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a folder of compiled files says of itself."""
+
+    artifact: str
+    """The file that the backend opens."""
+    files: dict[str, Stamp]
+    made_for: dict[str, str]
+    """What its name stands for, for people; it must be what is asked for all the same."""
+
+
+def places(bundle: Bundle) -> list[Path]:
+    """Beside the bundle, and in the user's cache folder, where other bundles of the same name may be."""
+    path = bundle.path.resolve()
+    beside = path.with_name(f"{path.name}.ready")
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # stays as it is without a home
+    return (
+        [beside, Path(cache, "mmedge", f"{path.name}-{bundle.digest[:16]}.ready")] if os.path.isabs(cache) else [beside]
+    )
+
+
+def stored(folder: Path, made_for: dict[str, str]) -> Path | None:
+    """The artifact in ``folder``, if it is as it was when it was made, and was made for this."""
+    try:
+        with open_regular(folder, _RECORD) as file:
+            record = msgspec.json.decode(file.read(), type=Record)
+        unchanged = all(_stamp(folder / name) == stamp for name, stamp in record.files.items())
+    except (BundleError, OSError, msgspec.DecodeError):
+        return None
+    fits = unchanged and record.made_for == made_for and record.artifact in record.files
+    return folder / record.artifact if fits else None
+
+
+def store(folder: Path, made_for: dict[str, str], make: Callable[[Path], Path]) -> Path:
+    """Have ``make(draft)`` fill a draft and return the artifact in it, and put the draft where ``folder`` is to be.
+
+    Nobody else writes there meanwhile (`place_to_write`).
+
+    Raises:
+        ResourceError: the disk refuses.
+    """
+    draft, old = folder.with_name(".new"), folder.with_name(".old")
+    if folder.exists():
+        _log.warning("`%s` is not as it was made on this device: compiling again", folder)
+    try:
+        for left in (draft, old):
+            shutil.rmtree(left, ignore_errors=True)  # by a process that was killed
+        draft.mkdir()
+        artifact = make(draft).relative_to(draft)
+        files = {path.relative_to(draft).as_posix(): _settle(path) for path in draft.rglob("*") if path.is_file()}
+        record = Record(artifact.as_posix(), files, made_for)
+        (draft / _RECORD).write_bytes(msgspec.json.format(msgspec.json.encode(record)))
+        with suppress(FileNotFoundError):
+            folder.rename(old)
+        draft.rename(folder)
+    except OSError as error:
+        raise ResourceError(f"cannot keep what was compiled in `{folder.parent}`: {error.strerror}") from error
+    finally:
+        for left in (draft, old):
+            shutil.rmtree(left, ignore_errors=True)
+    return folder / artifact
+
+
+def refuse(folder: Path, reason: str) -> None:
+    """Remove ``folder`` and remember that what it held is not to be made again without being asked to."""
+    folder.with_name(folder.name + _REFUSED).write_text(f"{reason}\n", encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def refusal(folder: Path) -> str:
+    """Why ``folder`` was refused; empty if it was not."""
+    try:
+        with open_regular(folder.parent, folder.name + _REFUSED) as file:
+            return file.read(_LONGEST_REASON).decode(errors="replace").strip()
+    except BundleError:
+        return ""
+
+
+def forgive(folder: Path) -> None:
+    """Forget a refusal."""
+    folder.with_name(folder.name + _REFUSED).unlink(missing_ok=True)
+
+
+@contextmanager
+def place_to_write(bundle: Bundle) -> Iterator[Path]:
+    """The first place that takes files, with no other process writing there meanwhile.
+
+    Raises:
+        ResourceError: there is none.
+    """
+    refusals = []
+    with ExitStack() as stack:
+        for place in places(bundle):
+            try:
+                stack.enter_context(_alone_in(place))
+            except OSError as error:
+                refusals.append(f"`{place}`: {error.strerror}")
+                continue
+            if refusals:
+                _log.warning("compiled graphs are kept in `%s`, since they cannot be in %s", place, refusals[0])
+            yield place
+            return
+    raise ResourceError(
+        f"there is no place for compiled graphs ({'; '.join(refusals)})",
+        hint="set XDG_CACHE_HOME to a folder that can be written",
+    )
+
+
+@contextmanager
+def _alone_in(place: Path) -> Iterator[None]:
+    """Hold a lock that the kernel frees when this process ends in any way; no link is followed, no FIFO waited for."""
+    place.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        folder = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        stack.callback(os.close, folder)
+        lock = os.open(
+            _LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644, dir_fd=folder
+        )
+        stack.callback(os.close, lock)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _log.warning("waiting for another process that compiles in `%s`", place)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _stamp(path: Path) -> Stamp:
+    found = path.lstat()
+    return found.st_size, found.st_ino, found.st_ctime_ns
+
+
+def _settle(path: Path) -> Stamp:
+    """Bring a file to the disk before anything says that it is there."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    return _stamp(path)

@@ -1,0 +1,95 @@
+"""Which engine is chosen, and what is said about it."""
+
+import logging
+
+import pytest
+from msgspec.structs import replace
+
+from mmedge.errors import BackendError, UsageError
+from mmedge.runtime.choose import candidates, choose
+from mmedge.runtime.ready import build_here, entry
+
+
+@pytest.fixture
+def bundle(small_bundle, pretend, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def write(fallback: tuple[str, ...] = ("onnxruntime",), engine: str = "pretend"):
+        def change(manifest):
+            return replace(
+                manifest,
+                target=replace(manifest.target, backends=dict.fromkeys(("tower", "decode"), engine), fallback=fallback),
+            )
+
+        return small_bundle(change)
+
+    return write
+
+
+def names(chosen) -> dict[str, str]:
+    return {component: backend.name for component, backend in chosen.items()}
+
+
+def test_the_engine_of_the_target_goes_first_and_nothing_is_said(bundle, caplog):
+    assert names(choose(bundle())) == {"encoder": "pretend", "decoder": "pretend"}
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize(("state", "reason"), [("missing", "is not installed"), ("no gpu", "there is no GPU")])
+def test_the_next_engine_is_taken_aloud_where_the_first_cannot_be_used(state, reason, bundle, pretend, caplog):
+    pretend("PRETEND", state)
+    with caplog.at_level(logging.WARNING):
+        assert names(choose(bundle())) == {"encoder": "onnxruntime", "decoder": "onnxruntime"}
+    assert len(caplog.messages) == 2 and reason in caplog.text
+    assert "pretend cannot run `decoder` here, onnxruntime does" in caplog.text
+
+
+def test_every_engine_that_was_passed_over_is_told_in_order(bundle, pretend, caplog):
+    pretend("PRETEND", "missing")
+    choose(bundle(("onnxruntime_gpu", "onnxruntime")))
+    told = [line.split(" cannot", 1)[0] for line in caplog.messages]
+    assert told == ["pretend", "onnxruntime_gpu"] * 2
+    assert "sudo apt install pretend" in caplog.text and "build for the CPU only" in caplog.text
+
+
+def test_an_engine_that_this_version_lacks_is_passed_over(bundle, caplog):
+    assert names(choose(bundle(engine="tensor-wonder")))["decoder"] == "onnxruntime"
+    assert "this version has no engine `tensor-wonder`" in caplog.text
+
+
+def test_an_engine_that_is_asked_for_is_not_replaced(bundle, pretend, caplog):
+    pretend("PRETEND", "missing")
+    assert names(choose(bundle(), "pretend"))["decoder"] == "pretend"
+    with pytest.raises(UsageError, match="no backend is called"):
+        choose(bundle(), "pretence")
+    assert not caplog.messages
+
+
+def test_without_a_fall_back_the_error_is_that_of_the_engine(bundle, pretend):
+    pretend("PRETEND", "missing")
+    with pytest.raises(BackendError, match="the module `pretend` is not installed"):
+        choose(bundle(()))
+
+
+def test_where_nothing_can_be_used_all_reasons_are_named(bundle, pretend):
+    pretend("PRETEND", "missing")
+    with pytest.raises(BackendError, match=r"pretend: .* is not installed; onnxruntime_gpu: .* CPU only") as caught:
+        choose(bundle(("onnxruntime_gpu",)))
+    assert caught.value.hint == "sudo apt install pretend"
+
+
+def test_an_engine_whose_graph_was_refused_is_passed_over_for_its_role(bundle, caplog):
+    made = bundle()
+    decoder = made.manifest.graphs[1]
+    kept = entry(made, decoder, choose(made)["decoder"])
+    kept.make(build_here)
+    kept.refuse("its logits are those of another model")
+    assert names(choose(made)) == {"encoder": "pretend", "decoder": "onnxruntime"}
+    assert "was refused on this device: its logits are those of another model" in caplog.text
+    kept.forgive()
+    assert names(choose(made))["decoder"] == "pretend"
+
+
+def test_an_engine_is_tried_once_however_often_it_is_named(bundle):
+    target = bundle(("pretend", "onnxruntime")).manifest.target
+    assert candidates(target, "decode") == ("pretend", "onnxruntime")
