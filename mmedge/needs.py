@@ -9,8 +9,11 @@ from mmedge.errors import BackendError
 
 
 @contextmanager
-def needs(extra: str) -> Iterator[None]:
-    """Wrap the import of an optional package: ``with needs("openvino"): import openvino``."""
+def needs(extra: str, hint: str | None = None) -> Iterator[None]:
+    """Wrap the import of an optional package: ``with needs("openvino"): import openvino``.
+
+    ``hint`` is for packages that no extra brings.
+    """
     try:
         yield
     except ModuleNotFoundError as missing:
@@ -18,5 +21,5 @@ def needs(extra: str) -> Iterator[None]:
             raise
         raise BackendError(
             f"the package `{missing.name}` is not installed",
-            hint=f'pip install "mmedge[{extra}]"',
+            hint=hint or f'pip install "mmedge[{extra}]"',
         ) from missing

@@ -17,6 +17,7 @@ class Inputs:
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
         self._free: tuple[Port, ...] = graph.inputs
+        self._held_sizes: dict[str, int] = {}
 
     def hold(self, held: Mapping[str, np.ndarray]) -> Tensors:
         """Ask for the inputs in ``held`` no more, and return them as engines take them.
@@ -27,9 +28,9 @@ class Inputs:
         ports = self._graph.inputs
         known = held.keys() <= {port.name for port in ports}
         check_feeds([port for port in ports if port.name in held] if known else ports, held, self._graph.component)
-        sizes = dict(_sizes(ports, held))
+        self._held_sizes = sizes = dict(_sizes(ports, held))
         self._free = tuple(
-            replace(port, shape=tuple(sizes.get(size, size) for size in port.shape))
+            replace(port, shape=tuple(sizes.get(str(size), size) for size in port.shape))
             for port in ports
             if port.name not in held
         )
@@ -44,16 +45,17 @@ class Inputs:
         check_feeds(self._free, feeds, self._graph.component)
         return _contiguous(feeds)
 
-    def size(self, word: str, tensors: Tensors) -> int:
-        """What ``word`` in the shapes of the inputs stands for in ``tensors``, which were checked."""
-        return dict(_sizes(self._graph.inputs, tensors))[word]
+    def sizes(self, tensors: Tensors) -> dict[str, int]:
+        """What the words in the shapes stand for, in what is held and in ``tensors``, which were checked."""
+        return self._held_sizes | dict(_sizes(self._graph.inputs, tensors))
 
 
-def _sizes(ports: Iterable[Port], tensors: Mapping[str, np.ndarray]) -> Iterable[tuple[int | str, int]]:
+def _sizes(ports: Iterable[Port], tensors: Mapping[str, np.ndarray]) -> Iterable[tuple[str, int]]:
     """What the words in the shapes of ``ports`` stand for."""
     for port in ports:
         if port.name in tensors:
-            yield from zip(port.shape, tensors[port.name].shape, strict=True)
+            sizes = zip(port.shape, tensors[port.name].shape, strict=True)
+            yield from ((word, size) for word, size in sizes if isinstance(word, str))
 
 
 def _contiguous(tensors: Mapping[str, np.ndarray]) -> Tensors:

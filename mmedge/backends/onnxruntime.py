@@ -86,7 +86,7 @@ class OnnxRuntimeSession:
 
     def run(self, feeds: Tensors, outputs: Sequence[str] | None = None) -> Tensors:
         engine, tensors, names = self._running(), self._inputs.check(feeds), chosen(self._graph, outputs)
-        length = self._inputs.size("length", tensors) if self._cache else 0
+        length = self._inputs.sizes(tensors)["length"] if self._cache else 0
         for name, tensor in (tensors | (self._cache.steer(length) if self._cache else {})).items():
             self._binding.bind_cpu_input(name, tensor)
         for name in self._outputs:

@@ -94,7 +94,7 @@ class OpenVinoSession:
     def run(self, feeds: Tensors, outputs: Sequence[str] | None = None) -> Tensors:
         request, tensors, names = self._running(), self._inputs.check(feeds), chosen(self._graph, outputs)
         if self._fixed:
-            length = self._inputs.size("length", tensors)
+            length = self._inputs.sizes(tensors)["length"]
             tensors |= self._fixed.steer(length) | self._fixed.past() | self._fixed.present()
         self._set(tensors)
         with told_as_ours(f"openvino cannot run `{self._graph.component}`", _exceptions()):
