@@ -7,8 +7,9 @@ import numpy as np
 from mmedge.core.ports import CacheShape, Tensors
 from mmedge.errors import InputError
 
-UNSEEN = -10_000.0
-"""Added to the scores of slots that a token does not look at: far below any score, and float16 can hold it."""
+UNSEEN = -6_000.0
+"""Added to the scores of slots that a token does not look at: far below any score, float16 can hold it even if a graph
+adds it twice, and it is small enough not to be taken for a value on the way to an overflow."""
 
 
 class FixedCache:

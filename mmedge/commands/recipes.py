@@ -19,5 +19,5 @@ def recipes(*, json: bool = False) -> None:
     if json:
         print(msgspec.json.format(msgspec.json.encode(known)).decode())
         return
-    rows = ((each.name, each.model, each.target, each.precision) for each in known)
+    rows = ((each.name, each.model, each.target, each.precision or "-") for each in known)
     show_table(("recipe", "model", "target", "precision"), rows, wrap="model")

@@ -45,8 +45,8 @@ class Cache(Protocol):
 class Component:
     """A part of a model that becomes one graph.
 
-    ``forward(model, *inputs)`` returns the outputs in order; with a cache it is ``forward(model, *inputs, cache=cache)``
-    and updates the `Cache` for every layer. It is called only while exporting, so a family needs torch inside its
+    ``forward(model, *inputs)`` returns the outputs in order; with a cache it is called with ``cache=cache`` too and
+    updates that `Cache` for every layer. It is called only while exporting, so a family needs torch inside its
     functions alone.
     """
 

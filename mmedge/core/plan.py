@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 
+import msgspec
+
 from mmedge.core.family import Component, Config, Family
+from mmedge.core.ports import Span
 from mmedge.core.recipe import METHODS, PRECISIONS, Acceptance, ComponentPlan, Recipe
 from mmedge.core.target import Target
 from mmedge.errors import PlanError
@@ -28,6 +31,7 @@ class Plan:
     family: Family
     config: Config
     components: tuple[Component, ...]
+    """Those of the family, with caches and sizes as the recipe and the target want them."""
     choices: dict[str, ComponentPlan]
     """How each component is made, by its name."""
     accept: Acceptance
@@ -36,7 +40,7 @@ class Plan:
     @property
     def precision(self) -> str:
         """The component precisions in a word: the preset's name, or the precision of all."""
-        return self.recipe.precision
+        return _precision(self.recipe, self.target)
 
     @property
     def needs_calibration(self) -> bool:
@@ -56,7 +60,17 @@ def make_plan(recipe: Recipe, target: Target, family: Family, config: Config) ->
     components = family.components(config)
     choices = {component.name: _choose(component, recipe, target) for component in components}
     _refuse_unknown(recipe, tuple(choices))
-    plan = Plan(recipe, target, family, config, components, choices, recipe.accept or _default_accept(choices))
+    components = tuple(_fit(component, choices[component.name], target) for component in components)
+    plan = Plan(
+        recipe,
+        target,
+        family,
+        config,
+        components,
+        choices,
+        recipe.accept or _default_accept(choices),
+        tuple(_doubts(choices, target)),
+    )
     if plan.needs_calibration and recipe.calibration is None:
         raise PlanError(
             "static int8 takes its ranges from calibration data, and none is given",
@@ -67,8 +81,9 @@ def make_plan(recipe: Recipe, target: Target, family: Family, config: Config) ->
 
 def _choose(component: Component, recipe: Recipe, target: Target) -> ComponentPlan:
     named = next((choice for choice in recipe.component if choice.name == component.name), None)
-    preset = target.presets.get(recipe.precision, {})
-    choice = named or ComponentPlan(component.name, preset.get(component.role, recipe.precision))
+    precision = _precision(recipe, target)
+    preset = target.presets.get(precision, {})
+    choice = named or ComponentPlan(component.name, preset.get(component.role, precision))
     _refuse_precision(choice, target)
     if component.cache and choice.precision == "int8":
         raise PlanError(
@@ -76,6 +91,47 @@ def _choose(component: Component, recipe: Recipe, target: Target) -> ComponentPl
             hint="set its precision to `int8-weights`",
         )
     return choice
+
+
+def _precision(recipe: Recipe, target: Target) -> str:
+    return target.precision if recipe.precision is None else recipe.precision
+
+
+def _fit(component: Component, choice: ComponentPlan, target: Target) -> Component:
+    """The component with the recipe's sizes, and a cache of the kind that the target's engine wants."""
+    for word, span in choice.sizes.items():
+        own = component.sizes.get(word)
+        if own is None:
+            raise PlanError(
+                f"`{component.name}` has no size `{word}` that varies",
+                hint=f"it has: {', '.join(component.sizes) or 'none'}",
+            )
+        if not own.smallest <= span.smallest <= span.usual <= span.largest <= own.largest:
+            raise PlanError(
+                f"`{word}` of `{component.name}` cannot be {span.smallest}, {span.usual}, {span.largest}",
+                hint=f"three growing numbers from {own.smallest} to {own.largest}: smallest, usual, largest",
+            )
+    sizes = {**component.sizes, **choice.sizes}
+    cache = component.cache
+    if cache and target.cache == "fixed":
+        if "total" not in sizes or "length" not in sizes:
+            raise PlanError(
+                f"`{component.name}` cannot have the fixed cache of `{target.name}`: its family names no sizes"
+            )
+        capacity = sizes["total"].largest
+        cache = msgspec.structs.replace(cache, capacity=capacity)
+        length = sizes["length"]
+        if length.largest >= capacity:
+            sizes["length"] = Span(1, min(length.usual, capacity - 1), capacity - 1)
+    return replace(component, cache=cache, sizes=sizes)
+
+
+def _doubts(choices: dict[str, ComponentPlan], target: Target) -> list[str]:
+    return [
+        f"`{choice.precision}` of `{choice.name}` is experimental on `{target.name}`: nobody has measured it there"
+        for choice in choices.values()
+        if choice.precision in target.experimental
+    ]
 
 
 def _refuse_precision(choice: ComponentPlan, target: Target) -> None:
@@ -91,7 +147,11 @@ def _refuse_precision(choice: ComponentPlan, target: Target) -> None:
             f"`{target.name}` cannot run `{choice.name}` in `{choice.precision}`",
             hint=f"set precision to one of: {', '.join(target.precisions)}",
         )
-    if choice.precision.endswith("-weights") and target.opset < INT4_OPSET:
+    if (
+        choice.precision.endswith("-weights")
+        and target.opset < INT4_OPSET
+        and choice.precision not in target.experimental
+    ):
         raise PlanError(
             f"`{choice.precision}` needs ONNX operator set {INT4_OPSET}, `{target.name}` reads at most {target.opset}"
         )

@@ -58,7 +58,7 @@ class CacheShape(Struct, frozen=True, forbid_unknown_fields=True):
         """Inputs that say where a fixed cache is written and read; a session makes them itself (`backends._cache`).
 
         ``cache_position`` int64 ``[1]`` is the slot of the first new key, ``attention_bias`` float32
-        ``[1, 1, length, capacity]`` is added to the attention scores: 0 where a token looks, -10,000 elsewhere.
+        ``[1, 1, length, capacity]`` is added to the attention scores: 0 where a token looks, -6,000 elsewhere.
         """
         if not self.capacity:
             return ()

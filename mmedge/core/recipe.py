@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from mmedge.core.ports import Span
 from mmedge.errors import UsageError
 
 PRECISIONS = ("float32", "float16", "int8", "int8-weights", "int4-weights")
@@ -23,6 +24,8 @@ class ComponentPlan(Struct, frozen=True, forbid_unknown_fields=True):
     precision: str
     keep: tuple[str, ...] = ()
     """Patterns (``fnmatch``) of node names that stay in floating point."""
+    sizes: dict[str, Span] = {}
+    """Ranges of sizes that vary, narrower than the family's: ``total = [1, 32, 128]`` makes room for 128 tokens."""
 
 
 class Calibration(Struct, frozen=True, forbid_unknown_fields=True):
@@ -58,8 +61,9 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
     revision: str = "main"
     family: str | None = None
     """Checked against the checkpoint when given."""
-    precision: str = "float32"
-    """A precision or a preset of the target, for components that ``component`` does not name."""
+    precision: str | None = None
+    """A precision or a preset of the target, for components that ``component`` does not name; the target's own choice
+    where nothing is said."""
     component: tuple[ComponentPlan, ...] = ()
     calibration: Calibration | None = None
     accept: Acceptance | None = None

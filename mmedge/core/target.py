@@ -36,6 +36,8 @@ class Target(Struct, frozen=True, forbid_unknown_fields=True):
     """What ``--precision NAME`` means per role."""
     opset: int
     """Highest ONNX operator set that its engines read."""
+    precision: str = "float32"
+    """What is made where neither the recipe nor the user says."""
     activations: str = "uint8"
     """How static int8 activations are spelled: ``uint8`` (asymmetric) or ``int8`` (symmetric, zero point 0)."""
     weights: Literal["blocks", "nbits"] = "blocks"

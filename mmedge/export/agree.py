@@ -15,13 +15,15 @@ import numpy as np
 import torch
 
 from mmedge.core.backend import Session
+from mmedge.core.bundle import Graph
 from mmedge.core.family import Component, Prompt, Request
 from mmedge.core.plan import Plan
 from mmedge.core.ports import Tensors
 from mmedge.core.report import Agreement, Answers
 from mmedge.errors import QualityError
+from mmedge.export.cache import GrowingCache, empty_cache
 from mmedge.export.examples import Example
-from mmedge.runtime.decode import decode
+from mmedge.runtime.decode import decode, picking
 from mmedge.runtime.engine import Engine
 from mmedge.runtime.pick import greedy
 from mmedge.runtime.pipeline import Pipeline
@@ -37,25 +39,23 @@ class TorchSession:
         self.component = component
         self.model = model
         self.held: Tensors = {}
-        self.cache: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self.cache: GrowingCache | None = None
         self.reset()
 
-    def run(self, feeds: Tensors) -> Tensors:
+    def run(self, feeds: Tensors, outputs: Sequence[str] | None = None) -> Tensors:
         component, values = self.component, {**self.held, **feeds}
         inputs = [torch.from_numpy(values[port.name]) for port in component.inputs]
         with torch.inference_mode():
-            if component.cache is None:
-                outputs = component.forward(self.model, *inputs)
+            if shape := component.cache:
+                self.cache = GrowingCache(self.cache.pairs) if self.cache else empty_cache(shape)
+                made = component.forward(self.model, *inputs, cache=self.cache)
             else:
-                outputs, self.cache = component.forward(self.model, *inputs, cache=self.cache)
-        return {port.name: tensor.numpy() for port, tensor in zip(component.outputs, outputs, strict=True)}
+                made = component.forward(self.model, *inputs)
+        named = {port.name: tensor.numpy() for port, tensor in zip(component.outputs, made, strict=True)}
+        return {name: tensor for name, tensor in named.items() if outputs is None or name in outputs}
 
     def reset(self, held: Tensors | None = None) -> None:
-        shape = self.component.cache
-        self.held = held or {}
-        self.cache = (
-            [(torch.zeros(1, shape.heads, 0, shape.head_dim),) * 2 for _ in range(shape.layers)] if shape else []
-        )
+        self.held, self.cache = held or {}, None
 
     def close(self) -> None:
         self.reset()
@@ -104,21 +104,26 @@ class Score:
 class ComparedSession:
     """Runs torch and the graph on the same feeds, scores the graph, and hands on what torch said."""
 
-    def __init__(self, reference: TorchSession, graph: Session, score: Score) -> None:
+    def __init__(self, reference: TorchSession, session: Session, graph: Graph, score: Score) -> None:
         self.reference = reference
-        self.graph = graph
+        self.session = session
         self.score = score
         self.example = ""
+        self._kinds = {port.name: port.dtype for port in graph.inputs}
 
-    def run(self, feeds: Tensors) -> Tensors:
-        want, got = self.reference.run(feeds), self.graph.run(feeds)
+    def run(self, feeds: Tensors, outputs: Sequence[str] | None = None) -> Tensors:
+        want, got = self.reference.run(feeds, outputs), self.session.run(self._as_read(feeds), outputs)
         for port, tensor in want.items():
             self.score.add(tensor, got[port], self.example, port)
         return want
 
     def reset(self, held: Tensors | None = None) -> None:
         self.reference.reset(held)
-        self.graph.reset(held)
+        self.session.reset(self._as_read(held or {}))
+
+    def _as_read(self, tensors: Tensors) -> Tensors:
+        """Torch's float32 as the graph reads it: float16 where the graph before it would have given that."""
+        return {name: tensor.astype(self._kinds.get(name, tensor.dtype)) for name, tensor in tensors.items()}
 
     def close(self) -> None:
         self.reference.close()
@@ -126,10 +131,12 @@ class ComparedSession:
 
 def compare_graphs(plan: Plan, model: Any, pipeline: Pipeline, examples: Sequence[Example]) -> tuple[Agreement, ...]:
     """Every graph against its torch component, over whole answers of at most `LIMIT` tokens."""
+    graphs = {graph.component: graph for graph in pipeline.engine.graphs}
     compared = {
         component.name: ComparedSession(
             TorchSession(component, model),
             pipeline.engine.sessions[component.name],
+            graphs[component.name],
             Score(component.name, plan.choices[component.name].precision),
         )
         for component in plan.components
@@ -203,7 +210,7 @@ def judge(plan: Plan, agreement: Sequence[Agreement], answers: Answers) -> None:
 def answer_greedily(engine: Engine, prompt: Prompt, values: Tensors) -> None:
     """Run an answer of at most `LIMIT` tokens, from what was encoded."""
     engine.begin(values)
-    for _ in decode(engine.step, prompt.tokens, pick=greedy, stop=prompt.stop, limit=_limit(prompt)):
+    for _ in decode(picking(engine.step, greedy), prompt.tokens, stop=prompt.stop, limit=_limit(prompt)):
         pass
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import onnx_ir
 
 from mmedge.core import find
@@ -15,19 +16,22 @@ from mmedge.core.bundle import Bundle, Graph
 from mmedge.core.family import Prompt, Request
 from mmedge.core.names import readable
 from mmedge.core.plan import Plan
+from mmedge.core.recipe import Calibration
 from mmedge.core.report import Agreement, Answers, Report
 from mmedge.core.samples import Sample, choose_samples
 from mmedge.core.writing import Draft, check_space, new_bundle
 from mmedge.errors import UsageError
 from mmedge.export.agree import answer_greedily, compare_answers, compare_graphs, compare_preprocessing, judge
 from mmedge.export.calibrate import Recorder, Recording, record
+from mmedge.export.decoder import close_decoder
 from mmedge.export.estimate import check_builder, too_large
 from mmedge.export.examples import QUESTION, Example, hold_out, make_examples
 from mmedge.export.fetch import fetch_weights
+from mmedge.export.layout import inner_edges, plan_graph
 from mmedge.export.load import Checkpoint, load_model
 from mmedge.export.pack import make_manifest, pack_assets, pack_golden
 from mmedge.export.prepare import prepare
-from mmedge.export.quantize import quantize
+from mmedge.export.quantize import in_half, quantize
 from mmedge.export.stages import Stages, Watcher
 from mmedge.export.tidy import tidy, write
 from mmedge.export.trace import trace
@@ -38,8 +42,8 @@ from mmedge.runtime.pipeline import Pipeline
 REFERENCE = "onnxruntime"
 """The backend that graphs are judged on while exporting, whatever the target runs them with."""
 
-CALIBRATED = ("int8", "float16")
-"""Precisions that look at recorded inputs: int8 takes its ranges from them, float16 finds what would overflow."""
+RANGES = "ranges"
+"""Folder of a bundle: the largest absolute value that each tensor of a component had while float16 was prepared."""
 
 
 class Source(NamedTuple):
@@ -99,10 +103,11 @@ def export(
         source = _load(stages, checkpoint, allow_nonfinite)
         traced = [_trace(stages, plan, source, index, work) for index in range(len(plan.components))]
         judged, rest, few = hold_out(samples)
+        examples = make_examples(judged, plan.family.tasks(plan.config), work, skip_bad=skip_bad > 0)
+        rest = rest or tuple(Sample(example.name, example.picture, example.text) for example in examples)
         feeds, doubts = _calibrate(stages, plan, source, traced, rest, work, skip_bad)
         graphs, warnings = _quantize(stages, plan, traced, feeds, work, draft.folder)
-        warnings += (*doubts, *few) if feeds else ()
-        examples = make_examples(judged, plan.family.tasks(plan.config), work, skip_bad=skip_bad > 0)
+        warnings += (*plan.warnings, *((*doubts, *few) if feeds else ()))
         judgement = _judge(stages, plan, source, graphs, examples, draft.folder)
         bundle = _pack(stages, plan, source, graphs, examples, judgement, warnings, draft)
     return Report(
@@ -119,11 +124,13 @@ def _trace(stages: Stages, plan: Plan, source: Source, index: int, work: Path) -
     component = plan.components[index]
     path = work / f"{component.name}.onnx"
     with stages.stage(f"trace {component.name}") as note:
-        program = tidy(trace(component, source.model, plan.target.opset))
+        program = trace(component, source.model, plan.target.opset)
+        if component.cache and component.cache.capacity:
+            close_decoder(program, plan.target.contiguous_mb)
+        program = tidy(program)
         note(f"{_nodes(program)} nodes")
         write(program, path)
-    file = f"graphs/{component.name}.onnx"
-    return Graph(component.name, file, component.inputs, component.outputs, "float32", component.cache)
+    return plan_graph(component)
 
 
 def _calibrate(
@@ -136,10 +143,15 @@ def _calibrate(
     skip_bad: float,
 ) -> tuple[dict[str, Recording], tuple[str, ...]]:
     """What components are really fed while the float graphs answer the samples, and reasons to doubt it."""
-    calibration = plan.recipe.calibration
-    wanted = [graph for graph in traced if plan.choices[graph.component].precision in CALIBRATED]
-    if calibration is None or not wanted:
+    precisions = {name: choice.precision for name, choice in plan.choices.items()}
+    wanted = [
+        graph
+        for graph in traced
+        if precisions[graph.component] == "int8" or in_half(precisions[graph.component], plan.target)
+    ]
+    if not wanted:
         return {}, ()
+    calibration = plan.recipe.calibration or Calibration(files="")
     chosen = choose_samples(samples, calibration.samples)
     with stages.stage("calibrate") as note, _pipeline(plan, source, traced, work) as pipeline:
         sessions = pipeline.engine.sessions
@@ -182,6 +194,7 @@ def _quantize(
 ) -> tuple[list[Graph], list[str]]:
     graphs: list[Graph] = []
     warnings: list[str] = []
+    edges = inner_edges(plan)
     (folder / "graphs").mkdir()
     for graph in traced:
         choice = plan.choices[graph.component]
@@ -201,8 +214,12 @@ def _quantize(
                 feeds=feeds.get(graph.component, ()),
                 method=plan.recipe.calibration.method if plan.recipe.calibration else "minmax",
                 target=plan.target,
+                edges=edges[graph.component],
             )
             note(choice.precision)
+        if made.ranges:
+            (folder / RANGES).mkdir(exist_ok=True)
+            (folder / RANGES / f"{graph.component}.json").write_bytes(msgspec.json.encode(made.ranges))
         graphs.append(made.graph)
         warnings += made.warnings
     return graphs, warnings

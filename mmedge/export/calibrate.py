@@ -8,9 +8,10 @@ from typing import TypeVar, overload
 
 import numpy as np
 
+from mmedge.backends._cache import FixedCache
 from mmedge.core.backend import Session
 from mmedge.core.bundle import Graph
-from mmedge.core.ports import Port, Tensors, check_feeds
+from mmedge.core.ports import CacheShape, Port, Tensors, check_feeds
 from mmedge.core.samples import Sample, doubt_samples
 from mmedge.errors import InputError
 
@@ -21,10 +22,12 @@ Request = TypeVar("Request")
 
 
 class Recording(Sequence[Tensors]):
-    """Feeds of one component, each in a file of its own, so that no more than one is held in memory."""
+    """Feeds of one component, each in a file of its own, so that no more than one is held in memory; those of an empty
+    cache of ``shape`` are added to them."""
 
-    def __init__(self, files: Sequence[Path]) -> None:
+    def __init__(self, files: Sequence[Path], shape: CacheShape | None = None) -> None:
         self.files = tuple(files)
+        self.shape = shape
 
     def __len__(self) -> int:
         return len(self.files)
@@ -35,9 +38,14 @@ class Recording(Sequence[Tensors]):
     def __getitem__(self, index: slice) -> Recording: ...
     def __getitem__(self, index: int | slice) -> Tensors | Recording:
         if isinstance(index, slice):
-            return Recording(self.files[index])
+            return Recording(self.files[index], self.shape)
         with np.load(self.files[index]) as tensors:
-            return dict(tensors)
+            feeds = dict(tensors)
+        if self.shape:
+            feeds |= _empty(self.shape.past())
+        if self.shape and self.shape.capacity:
+            feeds |= FixedCache(self.shape).steer(feeds["input_ids"].shape[1])
+        return feeds
 
 
 class Spans:
@@ -91,7 +99,7 @@ class Recorder:
         self._bytes = 0
         self._left_out = 0
 
-    def run(self, feeds: Tensors) -> Tensors:
+    def run(self, feeds: Tensors, outputs: Sequence[str] | None = None) -> Tensors:
         """What the session answers.
 
         Raises:
@@ -102,7 +110,7 @@ class Recorder:
             self._steps.append({name: tensor.copy() for name, tensor in feeds.items()})
         else:
             self._keep({**self._held, **feeds})
-        return self.session.run(feeds)
+        return self.session.run(feeds, outputs)
 
     def reset(self, held: Tensors | None = None) -> None:
         """Begin an answer."""
@@ -116,7 +124,7 @@ class Recorder:
     def recording(self) -> Recording:
         """All that was recorded."""
         self._end_answer()
-        return Recording(self._files)
+        return Recording(self._files, self.graph.cache)
 
     def doubts(self) -> tuple[str, ...]:
         """Inputs that never vary, and what was not recorded."""
@@ -144,7 +152,7 @@ class Recorder:
 
     def _end_answer(self) -> None:
         if self._steps and self.graph.cache:
-            self._keep({**self._held, **_joined(self._steps, self.graph.inputs), **_empty(self.graph.cache.past())})
+            self._keep({**self._held, **_joined(self._steps, self.graph.inputs)})
         self._steps = []
 
     def _keep(self, feeds: Tensors) -> None:

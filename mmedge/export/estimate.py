@@ -21,6 +21,7 @@ from mmedge.core.ports import Port
 from mmedge.core.recipe import PRECISIONS
 from mmedge.core.target import Target
 from mmedge.errors import ModelError, ResourceError
+from mmedge.export.cache import make_cache
 from mmedge.export.load import Checkpoint
 from mmedge.export.weights import first_line
 
@@ -142,8 +143,9 @@ def _cost(plan: Plan, component: Component, model: torch.nn.Module) -> Cost:
 def _run_empty(component: Component, model: torch.nn.Module) -> None:
     inputs = [_empty(port) for port in component.inputs]
     if component.cache:
-        past = [_empty(port) for port in component.cache.past()]
-        component.forward(model, *inputs, cache=list(zip(past[::2], past[1::2], strict=True)))
+        shape = component.cache
+        past, steering = ([_empty(port) for port in ports] for ports in (shape.past(), shape.steering()))
+        component.forward(model, *inputs, cache=make_cache(shape, past, steering))
     else:
         component.forward(model, *inputs)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -14,16 +14,17 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 import onnx_ir
 from onnx_ir.passes.common import TopologicalSortPass
 
 from mmedge.core.bundle import Graph
-from mmedge.core.ports import Tensors
+from mmedge.core.ports import Port, Tensors
 from mmedge.core.target import Target
 from mmedge.errors import PlanError
-from mmedge.export.half import to_float16
+from mmedge.export.half import large_values, to_float16, touches
 from mmedge.export.spelling import load_plain
-from mmedge.export.static_int8 import quantize_static
+from mmedge.export.static_int8 import measure_ranges, quantize_static
 from mmedge.export.tidy import tidy, write
 from mmedge.export.weight_only import quantize_weights
 
@@ -38,6 +39,8 @@ class Quantized(NamedTuple):
 
     graph: Graph
     warnings: tuple[str, ...]
+    ranges: dict[str, float]
+    """Largest absolute value of every float tensor on the feeds, where float16 asks for it."""
 
 
 def quantize(
@@ -50,11 +53,12 @@ def quantize(
     feeds: Sequence[Tensors] = (),
     method: str = "minmax",
     target: Target,
+    edges: Collection[str] = (),
 ) -> Quantized:
     """Write the float32 graph ``source`` to ``output`` in ``precision``, weights beside it in ``<name>.onnx.data``.
 
     ``feeds`` are what the graph is really fed, needed for ``int8``; nodes whose names match a pattern of ``keep`` stay
-    as they are. Equal arguments give equal bytes.
+    as they are. ``edges`` are inputs and outputs that become float16. Equal arguments give equal bytes.
 
     Raises:
         PlanError: a pattern matches nothing, or the precision cannot be had for this graph and target.
@@ -63,16 +67,46 @@ def quantize(
     with TemporaryDirectory(prefix=".quantize-", dir=output.parent) as work, quiet():
         program = load_plain(source)
         kept = kept_names([str(node.name) for node in program.graph], keep, graph.component)
-        program, notes = _convert(program, kept, precision, feeds, method, target, Path(work))
+        ranges = largest_values(program, feeds, Path(work)) if in_half(precision, target) and feeds else {}
+        program, notes = _convert(program, kept, ranges, precision, feeds, method, target, Path(work))
+        if in_half(precision, target):
+            kept = kept if precision == "float16" else set()
+            program = to_float16(program, kept, ranges, Path(work), typed=target.typed, edges=edges)
         TopologicalSortPass()(program)
         program.metadata_props.clear()
         write(tidy(program), output)
-    return Quantized(msgspec.structs.replace(graph, precision=precision), notes)
+    return Quantized(_with_edges(graph, precision, edges), notes, ranges)
+
+
+def in_half(precision: str, target: Target) -> bool:
+    """Whether what is not quantized becomes float16."""
+    return precision == "float16" or (target.typed and precision != "float32")
+
+
+def largest_values(program: onnx_ir.Model, feeds: Sequence[Tensors], work: Path) -> dict[str, float]:
+    """Largest absolute value of every float tensor of ``program`` on ``feeds``; of infinities the finite side."""
+    path = work / "float.onnx"
+    onnx_ir.save(program, path, external_data="float.onnx.data", size_threshold_bytes=1024)
+    found = {name: np.abs(data.range_value) for name, data in measure_ranges(path, feeds, "minmax", work).items()}
+    return {name: round(float(values[np.isfinite(values)].max(initial=0.0)), 6) for name, values in found.items()}
+
+
+def _with_edges(graph: Graph, precision: str, edges: Collection[str]) -> Graph:
+    def typed(ports: Sequence[Port]) -> tuple[Port, ...]:
+        return tuple(msgspec.structs.replace(port, dtype="float16") if port.name in edges else port for port in ports)
+
+    cache = graph.cache
+    if cache and cache.past()[0].name in edges:
+        cache = msgspec.structs.replace(cache, dtype="float16")
+    return msgspec.structs.replace(
+        graph, precision=precision, inputs=typed(graph.inputs), outputs=typed(graph.outputs), cache=cache
+    )
 
 
 def _convert(
     program: onnx_ir.Model,
     kept: set[str],
+    ranges: dict[str, float],
     precision: str,
     feeds: Sequence[Tensors],
     method: str,
@@ -80,19 +114,26 @@ def _convert(
     work: Path,
 ) -> tuple[onnx_ir.Model, tuple[str, ...]]:
     if precision == "int8":
+        if target.typed:  # a cast between a DequantizeLinear and its product would keep it from becoming an int8 one
+            large = large_values(ranges)
+            kept = kept | {str(node.name) for node in program.graph if touches(node, large)}
         return quantize_static(program, kept, feeds, method, target.activations, work)
     if precision in WEIGHT_BITS:
         if target.weights == "blocks":
-            _refuse_old_opset(program, precision, target)
-        return quantize_weights(program, kept, WEIGHT_BITS[precision], target.weights)
+            _raise_opset(program, precision, target)
+        return quantize_weights(program, kept, WEIGHT_BITS[precision], target.weights, products_only=target.typed)
     if precision == "float16":
-        return to_float16(program, kept, feeds, work), ()
+        return program, ()
     raise PlanError(f"a graph cannot be quantized to `{precision}`")
 
 
-def _refuse_old_opset(program: onnx_ir.Model, precision: str, target: Target) -> None:
+def _raise_opset(program: onnx_ir.Model, precision: str, target: Target) -> None:
+    """TensorRT reads blocks of int4 although its other operators are older. From 20 to 21 none that a traced graph has
+    changed its meaning: they take more types."""
     opset = min(program.opset_imports[""], target.opset)
-    if opset < BLOCKED_OPSET:
+    if precision in target.experimental:
+        program.opset_imports[""] = max(opset, BLOCKED_OPSET)
+    elif opset < BLOCKED_OPSET:
         raise PlanError(f"`{precision}` needs ONNX operator set {BLOCKED_OPSET}, here it is {opset}")
 
 

@@ -11,15 +11,21 @@ import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from typing import Any
 
 import onnx_ir
 import torch
 
+from mmedge.backends._cache import UNSEEN
 from mmedge.core.family import Component
 from mmedge.core.ports import Port
 from mmedge.errors import ModelError
+from mmedge.export.cache import make_cache
+from mmedge.export.naming import name_nodes
+
+ATTENTION_OPSET = 23
+"""Attention is one operator from here on."""
 
 SAMPLE_SIZES = {"past": 3, "total": 7}
 """Sizes that vary are traced with numbers found nowhere else in a model, so that none is taken for a constant."""
@@ -41,7 +47,8 @@ class TracedComponent(torch.nn.Module):
 
     @property
     def inputs(self) -> tuple[Port, ...]:
-        return (*self.component.inputs, *(self.component.cache.past() if self.component.cache else ()))
+        cache = self.component.cache
+        return (*self.component.inputs, *((*cache.past(), *cache.steering()) if cache else ()))
 
     @property
     def outputs(self) -> tuple[Port, ...]:
@@ -49,14 +56,16 @@ class TracedComponent(torch.nn.Module):
 
     def run(self, **tensors: torch.Tensor) -> dict[str, torch.Tensor]:
         """Outputs by port name; inputs by port name with ``.`` as ``__``."""
-        component = self.component
-        inputs = [tensors[_parameter(port)] for port in component.inputs]
-        if component.cache is None:
-            return _named(component.outputs, component.forward(self.model, *inputs))
-        past = [tensors[_parameter(port)] for port in component.cache.past()]
-        pairs = list(zip(past[::2], past[1::2], strict=True))
-        outputs, present = component.forward(self.model, *inputs, cache=pairs)
-        return _named(self.outputs, [*outputs, *(part for pair in present for part in pair)])
+        component, shape = self.component, self.component.cache
+
+        def given(ports: Sequence[Port]) -> list[torch.Tensor]:
+            return [tensors[_parameter(port)] for port in ports]
+
+        if shape is None:
+            return _named(component.outputs, component.forward(self.model, *given(component.inputs)))
+        cache = make_cache(shape, given(shape.past()), given(shape.steering()))
+        outputs = component.forward(self.model, *given(component.inputs), cache=cache)
+        return _named(self.outputs, [*outputs, *(part for pair in cache.pairs for part in pair)])
 
 
 def trace(component: Component, model: torch.nn.Module, opset: int) -> onnx_ir.Model:
@@ -68,7 +77,7 @@ def trace(component: Component, model: torch.nn.Module, opset: int) -> onnx_ir.M
     module = TracedComponent(component, model).eval()
     sample = {_parameter(port): sample_tensor(port) for port in module.inputs}
     shapes = _dynamic_shapes(module.inputs)
-    with _quiet():
+    with _quiet(), nullcontext() if opset >= ATTENTION_OPSET else _spelled_attention():
         try:
             program = _transformers_export(module, sample, shapes, opset)
         except Exception as first:  # an exporter raises whatever torch or one of its patches raises
@@ -76,7 +85,47 @@ def trace(component: Component, model: torch.nn.Module, opset: int) -> onnx_ir.M
             program = _torch_export(module, sample, shapes, opset)
     _spell_ports(program.graph.inputs, module.inputs)
     _spell_ports(program.graph.outputs, module.outputs)
+    name_nodes(program.graph)
     return program
+
+
+@contextmanager
+def _spelled_attention() -> Iterator[None]:
+    """Attention as two products and a softmax, which TensorRT recognises.
+
+    What the exporter makes of it below `ATTENTION_OPSET` scales all keys at every step as well as the queries, and
+    guards the softmax against rows without any key, with five more nodes.
+    """
+    functional = torch.nn.functional
+    whole = functional.scaled_dot_product_attention
+    functional.scaled_dot_product_attention = _attention
+    try:
+        yield
+    finally:
+        functional.scaled_dot_product_attention = whole
+
+
+def _attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attn_mask: torch.Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> torch.Tensor:
+    """`torch.nn.functional.scaled_dot_product_attention`, as its documentation spells it, without dropout."""
+    if enable_gqa:
+        key, value = (part.repeat_interleave(query.shape[-3] // part.shape[-3], -3) for part in (key, value))
+    scores = query * (query.shape[-1] ** -0.5 if scale is None else scale) @ key.transpose(-2, -1)
+    if is_causal:
+        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        attn_mask = torch.zeros(attn_mask.shape).masked_fill(~attn_mask, UNSEEN)
+    if attn_mask is not None:
+        scores = scores + attn_mask
+    return torch.softmax(scores, -1) @ value
 
 
 def _spell_ports(values: Sequence[onnx_ir.Value], ports: tuple[Port, ...]) -> None:

@@ -50,14 +50,16 @@ class Blocks(NamedTuple):
 
 
 def quantize_weights(
-    program: onnx_ir.Model, kept: set[str], bits: int, spelling: str
+    program: onnx_ir.Model, kept: set[str], bits: int, spelling: str, *, products_only: bool = False
 ) -> tuple[onnx_ir.Model, tuple[str, ...]]:
     """``program`` with the weights of its matrix products in ``bits``, and its large embedding tables in 8 bits.
 
-    The product that makes the logits has 8 bits in any case.
+    The product that makes the logits has 8 bits in any case. With ``products_only`` it and the tables stay as they are.
     """
     graph = program.graph
     nodes = [node for node in graph if node.name not in kept]
+    if products_only:
+        nodes = [node for node in nodes if not (_makes_logits(node) or _is_large_lookup(node))]
     products = spell_as_matmul(graph, [node for node in nodes if weight(node) is not None and node.op_type != "Conv"])
     warnings = []
     for node in products:
@@ -120,10 +122,11 @@ SPELLINGS: dict[str, Callable[[onnx_ir.Graph, onnx_ir.Node, Blocks], None]] = {
 
 
 def _makes_logits(node: onnx_ir.Node) -> bool:
-    """Whether a graph output is this product, with its bias at most."""
+    """Whether a graph output is this product or a part of it, with its bias at most."""
     output = node.outputs[0]
-    sums = [use.node.outputs[0] for use in output.uses() if use.node.op_type == "Add"]
-    return any(value.is_graph_output() for value in (output, *sums))
+    if output.is_graph_output():
+        return True
+    return any(use.node.op_type in ("Add", "Concat") and _makes_logits(use.node) for use in output.uses())
 
 
 def _is_large_lookup(node: onnx_ir.Node) -> bool:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmedge.core.family import Component, Config, Family, Prompt, Request
-from mmedge.core.ports import CacheShape, Port
+from mmedge.core.family import Cache, Component, Config, Family, Prompt, Request
+from mmedge.core.ports import CacheShape, Port, Span
 from mmedge.errors import InputError
 from mmedge.media.image import preprocess
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     import torch
 
     from mmedge.media.text import Tokenizer
-
-    Pair = tuple[torch.Tensor, torch.Tensor]
 
 UNHEEDED = ("do_pad", "size_divisor")
 """Settings that published checkpoints carry and that the processor of `transformers` takes without any effect."""
@@ -44,6 +42,8 @@ def components(config: Config) -> tuple[Component, ...]:
     side = vision["image_size"]
     patches = (side // vision["patch_size"]) ** 2 + 1
     pixels = Port("pixel_values", "float32", (1, 3, side, side))
+    positions = text["max_position_embeddings"]
+    question = {"question_length": Span(1, 12, positions)} if _answering(config) else {}
     decoder_reads = "question_length" if _answering(config) else patches
     cross = _cross_ports("cross", text, decoder_reads)
     decoder = Component(
@@ -52,12 +52,14 @@ def components(config: Config) -> tuple[Component, ...]:
         inputs=(_ids("input_ids", "length"), _ids("position_ids", "length"), *cross),
         outputs=(Port("logits", "float32", (1, 1, text["vocab_size"])),),
         cache=CacheShape(text["num_hidden_layers"], text["num_attention_heads"], _head_dim(text)),
+        sizes={"length": Span(1, 8, positions - 1), "total": Span(1, 24, positions), **question},
     )
     if not _answering(config):
         return Component("encoder", _see_for_decoder, (pixels,), cross), decoder
     seen = _cross_ports("image", text, patches)
-    question = Component("question", _read_question, (_ids("question_ids", "question_length"), *seen), cross)
-    return Component("encoder", _see_for_question, (pixels,), seen), question, decoder
+    reads = (_ids("question_ids", "question_length"), *seen)
+    reader = Component("question", _read_question, reads, cross, sizes=question)
+    return Component("encoder", _see_for_question, (pixels,), seen), reader, decoder
 
 
 def prepare(config: Config, tokenizer: Tokenizer, request: Request) -> Prompt:
@@ -148,22 +150,15 @@ def _read_question(model: Any, question_ids: torch.Tensor, *seen: torch.Tensor) 
 
     reader = model.text_encoder
     positions = torch.arange(question_ids.shape[1])[None]
-    hidden, _ = _read(reader, question_ids, positions, seen, mask=None)
-    return _cross_keys_values(model.text_decoder.bert, hidden)
+    return _cross_keys_values(model.text_decoder.bert, _read(reader, question_ids, positions, seen))
 
 
 def _decode(
-    model: Any, input_ids: torch.Tensor, position_ids: torch.Tensor, *cross: torch.Tensor, cache: list[Pair]
-) -> tuple[tuple[torch.Tensor], list[Pair]]:
+    model: Any, input_ids: torch.Tensor, position_ids: torch.Tensor, *cross: torch.Tensor, cache: Cache
+) -> tuple[torch.Tensor]:
     """Logits of the last position; earlier ones are never read."""
-    import torch
-
-    total = cache[0][0].shape[2] + input_ids.shape[1]
-    later = torch.arange(total)[None] > position_ids[0][:, None]
-    # A float mask: OpenVINO runs a boolean one several times slower in a long prefill.
-    mask = torch.zeros(later.shape).masked_fill(later, torch.finfo(torch.float32).min)[None, None]
-    hidden, cache = _read(model.text_decoder.bert, input_ids, position_ids, cross, mask, cache)
-    return (model.text_decoder.cls(hidden[:, -1:]),), cache
+    hidden = _read(model.text_decoder.bert, input_ids, position_ids, cross, cache)
+    return (model.text_decoder.cls(hidden[:, -1:]),)
 
 
 def _read(
@@ -171,26 +166,22 @@ def _read(
     ids: torch.Tensor,
     positions: torch.Tensor,
     cross: tuple[torch.Tensor, ...],
-    mask: torch.Tensor | None,
-    cache: list[Pair] | None = None,
-) -> tuple[torch.Tensor, list[Pair]]:
+    cache: Cache | None = None,
+) -> torch.Tensor:
     """The text layers: self-attention, cross-attention to ``cross``, feed-forward, each normalised after its sum."""
-    import torch
-
+    bias = cache.bias(positions) if cache else None
     embeddings = bert.embeddings
     hidden = embeddings.LayerNorm(embeddings.word_embeddings(ids) + embeddings.position_embeddings(positions))
-    present: list[Pair] = []
     for index, layer in enumerate(bert.encoder.layer):
         attention, heads = layer.attention.self, layer.attention.self.num_attention_heads
         query, key, value = (_split(part, heads) for part in _packed(attention)(hidden).chunk(3, dim=-1))
         if cache:
-            key, value = torch.cat([cache[index][0], key], dim=2), torch.cat([cache[index][1], value], dim=2)
-        present.append((key, value))
-        hidden = layer.attention.output(_attend(query, key, value, mask), hidden)
+            key, value = cache.update(index, key, value)
+        hidden = layer.attention.output(_attend(query, key, value, bias), hidden)
         query = _split(layer.crossattention.self.query(hidden), heads)
         hidden = layer.crossattention.output(_attend(query, *cross[2 * index : 2 * index + 2]), hidden)
         hidden = layer.feed_forward_chunk(hidden)
-    return hidden, present
+    return hidden
 
 
 def _packed(attention: Any) -> Any:
@@ -214,11 +205,11 @@ def _split(hidden: torch.Tensor, heads: int) -> torch.Tensor:
 
 
 def _attend(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None = None
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None = None
 ) -> torch.Tensor:
     import torch
 
-    context = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    context = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=bias)
     return context.transpose(1, 2).flatten(2)
 
 

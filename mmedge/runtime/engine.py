@@ -10,6 +10,10 @@ from mmedge.core.backend import Session
 from mmedge.core.bundle import Graph
 from mmedge.core.family import STEP_INPUTS
 from mmedge.core.ports import Tensors
+from mmedge.runtime.pick import greedy
+
+ENDS = ("logits", "token")
+"""Outputs of the last graph of a step: float32 ``[1, 1, vocabulary]``, int64 ``[1, 1]``. One of them is asked for."""
 
 
 class Engine:
@@ -19,6 +23,7 @@ class Engine:
         self.graphs = tuple(graphs)
         self.sessions = sessions
         self.each_step = tuple(graph for graph in self.graphs if graph.cache or _reads(graph, STEP_INPUTS))
+        self.chooses = any(port.name == "token" for graph in self.each_step for port in graph.outputs)
         self.once = tuple(graph for graph in self.graphs if graph not in self.each_step)
 
     def encode(self, feeds: Tensors) -> Tensors:
@@ -37,11 +42,21 @@ class Engine:
 
     def step(self, tokens: np.ndarray, positions: np.ndarray) -> np.ndarray:
         """Logits ``[vocabulary]`` after the last of ``tokens`` (both int64 ``[1, length]``)."""
+        logits: np.ndarray = self._step(tokens, positions, "logits")[0, -1]
+        return logits
+
+    def choose(self, tokens: np.ndarray, positions: np.ndarray) -> int:
+        """The most likely token after ``tokens``; where the graph chooses it, the logits stay on the device."""
+        if self.chooses:
+            return int(self._step(tokens, positions, "token")[0, -1])
+        return greedy(self.step(tokens, positions))
+
+    def _step(self, tokens: np.ndarray, positions: np.ndarray, wanted: str) -> np.ndarray:
         values: Tensors = {"input_ids": tokens, "position_ids": positions}
         for graph in self.each_step:
-            values |= self.sessions[graph.component].run(_known(graph, values))
-        logits: np.ndarray = values["logits"][0, -1]
-        return logits
+            outputs = [port.name for port in graph.outputs if port.name == wanted or port.name not in ENDS]
+            values |= self.sessions[graph.component].run(_known(graph, values), outputs)
+        return values[wanted]
 
     def close(self) -> None:
         for session in self.sessions.values():

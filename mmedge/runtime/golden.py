@@ -12,9 +12,8 @@ import numpy as np
 from mmedge.core.family import Prompt
 from mmedge.core.ports import Tensors
 from mmedge.errors import BundleError
-from mmedge.runtime.decode import decode
+from mmedge.runtime.decode import decode, picking
 from mmedge.runtime.engine import Engine
-from mmedge.runtime.pick import greedy
 
 MOST_ELEMENTS = 4096
 """Of an output; a longer one is recorded as every k-th element (the cross-attention of BLIP-base alone is 42 MB)."""
@@ -43,7 +42,7 @@ def record(engine: Engine, prompt: Prompt, written: Sequence[int] | None = None)
     values = engine.encode(prompt.feeds)
     engine.begin(values)
     limit = min(LIMIT, prompt.capacity - len(prompt.tokens))
-    tokens = tuple(decode(engine.step, prompt.tokens, pick=greedy, stop=prompt.stop, limit=limit))
+    tokens = tuple(decode(engine.choose, prompt.tokens, stop=prompt.stop, limit=limit))
     engine.begin(values)
     first, last = _read(engine, prompt.tokens, tokens if written is None else written)
     named = {f"{graph.component}/{port.name}": values[port.name] for graph in engine.once for port in graph.outputs}
@@ -62,7 +61,7 @@ def _read(engine: Engine, prompt: np.ndarray, written: Sequence[int]) -> tuple[n
         steps.append(logits)
         return next(following)
 
-    list(decode(engine.step, prompt, pick=follow, stop=(), limit=len(written) + 1))
+    list(decode(picking(engine.step, follow), prompt, stop=(), limit=len(written) + 1))
     return steps[0], steps[-1]
 
 

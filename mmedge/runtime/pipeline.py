@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 
 from mmedge.core import find
 from mmedge.core.backend import Backend, Session
@@ -23,7 +24,7 @@ from mmedge.core.target import Target
 from mmedge.errors import BackendError, BundleError, InputError, UsageError
 from mmedge.media.image import Picture, decode_picture, read_picture
 from mmedge.media.text import StreamingDetokenizer, Tokenizer
-from mmedge.runtime.decode import decode
+from mmedge.runtime.decode import decode, picking
 from mmedge.runtime.engine import Engine
 from mmedge.runtime.pick import Pick, greedy
 from mmedge.runtime.ready import ready
@@ -166,10 +167,21 @@ class Pipeline:
             prompt = self.family.prepare(self.config, self.tokenizer, request)
             if type(prompt.capacity) is not int:
                 raise TypeError(f"{prompt.capacity!r} is no number of positions")
-            return prompt
         except (AttributeError, ArithmeticError, LookupError, TypeError, ValueError) as error:
             reason = shown(f"{type(error).__name__}: {error}", 200)
             raise BundleError(f"the bundle's configuration cannot be used: {reason}") from error
+        return self._fitted(prompt)
+
+    def _fitted(self, prompt: Prompt) -> Prompt:
+        """A fixed cache may be shorter than what the model could read."""
+        slots = [graph.cache.capacity for graph in self.engine.graphs if graph.cache and graph.cache.capacity]
+        capacity = min([prompt.capacity, *slots])
+        if slots and len(prompt.tokens) >= capacity:
+            raise InputError(
+                f"the text is {len(prompt.tokens)} tokens long, this bundle has room for {capacity - 1}",
+                hint="shorten it, or export with a larger `total` in the recipe's `sizes`",
+            )
+        return replace(prompt, capacity=capacity)
 
     def stream(
         self, prompt: Prompt, *, pick: Pick = greedy, limit: int | None = None, clock: Clock | None = None
@@ -193,11 +205,13 @@ class Pipeline:
         with clock.stage("prefill"):
             self.engine.begin(values)
 
-        def step(tokens: np.ndarray, positions: np.ndarray) -> np.ndarray:
-            with clock.stage("decode_loop" if positions[0, 0] else "prefill"):
-                return self.engine.step(tokens, positions)
+        choose = self.engine.choose if pick is greedy else picking(self.engine.step, pick)
 
-        yield from decode(step, prompt.tokens, pick=pick, stop=prompt.stop, limit=limit)
+        def step(tokens: np.ndarray, positions: np.ndarray) -> int:
+            with clock.stage("decode_loop" if positions[0, 0] else "prefill"):
+                return choose(tokens, positions)
+
+        yield from decode(step, prompt.tokens, stop=prompt.stop, limit=limit)
 
     def _limit(self, prompt: Prompt, limit: int | None) -> int:
         room = prompt.capacity - len(prompt.tokens)

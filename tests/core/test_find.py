@@ -23,8 +23,8 @@ def test_a_backend_for_tests_is_found_but_not_offered():
 
 def test_an_engine_that_a_bundle_names_and_this_version_lacks_is_no_mistake_of_the_user():
     with pytest.raises(BackendError) as missing:
-        find.engine("tensorrt")
-    assert missing.value.message == "this version has no engine `tensorrt`"
+        find.engine("coreml")
+    assert missing.value.message == "this version has no engine `coreml`"
     assert missing.value.hint == "run it here with --backend onnxruntime"
 
 

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import SimpleNamespace
 
 import msgspec.structs
@@ -6,17 +7,19 @@ import pytest
 from mmedge.core import find
 from mmedge.core.family import Component
 from mmedge.core.plan import HALF, LOSSLESS, QUANTIZED, make_plan
-from mmedge.core.ports import CacheShape, Port
+from mmedge.core.ports import CacheShape, Port, Span
 from mmedge.core.recipe import PRECISIONS, Acceptance, Calibration, ComponentPlan, Recipe
 from mmedge.errors import PlanError
 
 CPU, JETSON, NPU, PI = (find.target(name) for name in ("cpu", "jetson", "intel-npu", "raspberry-pi-5"))
 PIXELS, IDS = Port("pixels", "float32", (1, 3, 8, 8)), Port("input_ids", "int64", (1, "length"))
 LOGITS, CACHE = Port("logits", "float32", (1, 1, 9)), CacheShape(layers=1, heads=1, head_dim=4)
+SIZES = {"length": Span(1, 4, 31), "total": Span(1, 8, 32)}
 COMPONENTS = (
     Component("encoder", lambda model, pixels: pixels, (PIXELS,), (PIXELS,)),
-    Component("decoder", lambda model, ids: ids, (IDS, PIXELS), (LOGITS,), CACHE),
+    Component("decoder", lambda model, ids: ids, (IDS, PIXELS), (LOGITS,), CACHE, SIZES),
 )
+SHORT = {"total": Span(1, 8, 16)}
 FAMILY = SimpleNamespace(name="small", components=lambda config: COMPONENTS)
 PICTURES = Calibration(files="pictures")
 
@@ -62,7 +65,19 @@ def test_the_recipe_names_components_apart():
         (CPU, {"precision": "bfloat16"}, "`bfloat16` is no precision", "did you mean `float16`?"),
         (PI, {"precision": "float16"}, "`raspberry-pi-5` cannot run `encoder` in `float16`", "float32, int8, "),
         (NPU, {"precision": "float32"}, "`intel-npu` cannot run `encoder` in `float32`", "set precision to one of"),
-        (JETSON, {"precision": "int4-weights"}, "`jetson-orin-nano` cannot run `encoder` in `int4-weights`", "float32"),
+        (JETSON, {"precision": "int8-weights"}, "`jetson-orin-nano` cannot run `encoder` in `int8-weights`", "float32"),
+        (
+            CPU,
+            {"component": (ComponentPlan("decoder", "float32", sizes={"width": Span(1, 2, 3)}),)},
+            "`decoder` has no size `width` that varies",
+            "it has: length, total",
+        ),
+        (
+            CPU,
+            {"component": (ComponentPlan("decoder", "float32", sizes={"total": Span(1, 8, 33)}),)},
+            "`total` of `decoder` cannot be 1, 8, 33",
+            "three growing numbers from 1 to 32: smallest, usual, largest",
+        ),
         (CPU, {"precision": "int8"}, "static int8 takes its ranges from calibration data", "--calibration FOLDER"),
         (
             CPU,
@@ -101,6 +116,28 @@ def test_what_cannot_be_made_is_refused(target, fields, message, hint):
     error = refusal(target, **fields)
     assert error.message.startswith(message)
     assert error.hint == hint or (hint and hint in error.hint)
+
+
+def test_a_target_with_a_fixed_cache_gets_one_as_long_as_the_recipe_says():
+    whole, short = plan(JETSON), plan(JETSON, component=(ComponentPlan("decoder", "float16", sizes=SHORT),))
+    assert [made.components[1].cache.capacity for made in (whole, short, plan())] == [32, 16, 0]
+    assert short.components[1].sizes == {"length": Span(1, 4, 15), "total": Span(1, 8, 16)}
+
+
+def test_a_fixed_cache_needs_to_know_how_long_it_may_get():
+    bare = SimpleNamespace(name="small", components=lambda config: (replace(COMPONENTS[1], sizes={}),))
+    with pytest.raises(PlanError, match="cannot have the fixed cache of `jetson-orin-nano`"):
+        make_plan(Recipe(name="small", model="owner/small"), JETSON, bare, {})
+
+
+def test_where_nothing_is_said_the_target_chooses_the_precision():
+    assert precisions(plan(JETSON)) == {"encoder": "float16", "decoder": "float16"}
+    assert precisions(plan()) == {"encoder": "float32", "decoder": "float32"}
+
+
+def test_what_nobody_has_measured_is_said():
+    assert len(plan(JETSON, precision="int4-weights").warnings) == 2 and not plan(JETSON).warnings
+    assert "`int4-weights` of `decoder` is experimental" in plan(JETSON, precision="int4-weights").warnings[1]
 
 
 def test_weight_only_precisions_need_a_new_operator_set():

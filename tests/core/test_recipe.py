@@ -37,7 +37,7 @@ def test_reads_a_whole_recipe(written):
     assert recipe.component == (ComponentPlan("encoder", "int8", keep=("/head/*",)),)
     assert recipe.calibration == Calibration("scenes", samples=128, method="minmax")
     assert recipe.accept is not None and recipe.accept.max_abs is None
-    assert (recipe.target, recipe.revision, recipe.precision) == ("cpu", "main", "float32")
+    assert (recipe.target, recipe.revision, recipe.precision) == ("cpu", "main", None)
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,9 @@ def catch_signals() -> list[int]:
     """Handle signals as the command line does; the list fills with those that were raised as an exception."""
     caught: list[int] = []
     for number in STOPS:
-        signal.signal(number, signal.SIG_DFL)  # whoever started these tests may ignore one, as shells do in the background
+        signal.signal(
+            number, signal.SIG_DFL
+        )  # whoever started these tests may ignore one, as shells do in the background
     raise_on_signals()
     for number in STOPS:
         handler = signal.getsignal(number)

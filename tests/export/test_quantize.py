@@ -22,6 +22,7 @@ from mmedge.export.quantize import quantize
 
 CPU, JETSON = find.target("cpu"), find.target("jetson")
 STANDARD = msgspec.structs.replace(CPU, weights="blocks")
+OLD = msgspec.structs.replace(STANDARD, opset=20)
 BOTH_SPELLINGS = pytest.mark.parametrize("target", [CPU, STANDARD], ids=["nbits", "blocks"])
 
 
@@ -284,7 +285,7 @@ def test_values_that_never_vary_get_a_scale_above_zero(tmp_path, graphs, old_tow
     output = tmp_path / "int8.onnx"
     quantize(graphs.tower, old_tower, output, precision="int8", feeds=black, target=target)
     _, _, constants = loaded(output)
-    scales = [tensor for name, tensor in constants.items() if tensor.dtype == np.float32 and "scale" in name]
+    scales = [tensor for name, tensor in constants.items() if tensor.dtype.kind == "f" and "scale" in name]
     assert scales and all((scale > 0).all() for scale in scales)
     assert all(np.isfinite(tensor).all() for tensor in on_onnxruntime(output, pictures[0]))
 
@@ -452,7 +453,7 @@ def test_a_linear_layer_on_rows_is_quantized_too(tmp_path, graphs, precision, ke
 
 def test_blocks_are_refused_where_the_target_reads_no_blocks(tmp_path, graphs, decoder):
     with pytest.raises(PlanError, match="`int4-weights` needs ONNX operator set 21, here it is 20"):
-        quantize(graphs.decoder, decoder, tmp_path / "small.onnx", precision="int4-weights", target=JETSON)
+        quantize(graphs.decoder, decoder, tmp_path / "small.onnx", precision="int4-weights", target=OLD)
 
 
 # Float16
@@ -495,6 +496,40 @@ def test_values_too_large_for_float16_are_computed_in_float32(tmp_path, graphs, 
     quantize(graphs.tower, tmp_path / "strong.onnx", output, precision="float16", feeds=pictures, target=CPU)
     want = on_onnxruntime(tmp_path / "strong.onnx", pictures[0])
     assert least_cosine(want, on_onnxruntime(output, pictures[0])) > 0.9999
+
+
+# For an engine that computes in the types of the graph
+
+
+@pytest.mark.parametrize("precision", ["float16", "int8"])
+def test_a_typed_engine_gets_float16_at_the_edges_that_are_named(tmp_path, graphs, old_tower, pictures, precision):
+    output = tmp_path / "typed.onnx"
+    made = quantize(
+        graphs.tower, old_tower, output, precision=precision, feeds=pictures, target=JETSON, edges=("key", "value")
+    )
+    assert [port.dtype for port in (*made.graph.inputs, *made.graph.outputs)] == ["float32", "float16", "float16"]
+    got = on_onnxruntime(output, pictures[0])
+    assert [tensor.dtype for tensor in got] == [np.float16, np.float16]
+    assert least_cosine(on_onnxruntime(old_tower, pictures[0]), got) > (0.9999 if precision == "float16" else 0.99)
+
+
+def test_a_typed_int8_graph_is_float16_around_its_integers(tmp_path, graphs, old_tower, pictures):
+    output = tmp_path / "typed.onnx"
+    quantize(graphs.tower, old_tower, output, precision="int8", feeds=pictures, target=JETSON)
+    graph, _, constants = loaded(output)
+    assert not [name for name, tensor in constants.items() if tensor.dtype == np.float32]
+    quantizers = [node for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    assert {constants[node.input[1]].dtype.name for node in quantizers} == {"float16"}
+    assert {int(constants[node.input[2]].max()) for node in quantizers if len(node.input) > 2} == {0}
+
+
+def test_norms_of_a_typed_engine_are_float16_while_their_values_are_small(tmp_path, graphs, old_tower, pictures):
+    output = tmp_path / "typed.onnx"
+    made = quantize(graphs.tower, old_tower, output, precision="float16", feeds=pictures, target=JETSON)
+    graph, _, constants = loaded(output)
+    norms = [node for node in graph.node if node.op_type == "LayerNormalization"]
+    assert norms and {constants[name].dtype.name for node in norms for name in node.input[1:]} == {"float16"}
+    assert made.ranges and all(0 <= most < 8000 for most in made.ranges.values())
 
 
 # What stays in float

@@ -17,19 +17,26 @@ from mmedge.export.build import export
 from mmedge.export.load import load_model, read_checkpoint
 from mmedge.media.image import decode_picture
 
-CASES = [(name, index) for name in find.names("families") for index in range(len(find.family(name).tiny))]
+TARGETS = ("cpu", "jetson")
+"""With a cache that grows, and with one of fixed length."""
+CASES = [
+    (name, index, target)
+    for name in find.names("families")
+    for index in range(len(find.family(name).tiny))
+    for target in TARGETS
+]
 ENGINES = ("onnxruntime", "openvino")
 TEXTS = ("what is it?", "a", "ÄÖ — 北京 [SEP] 🙂", "how many are there ?")
 
 
 @pytest.fixture(
-    scope="module", params=CASES, ids=lambda case: f"{case[0]}-{find.family(case[0]).architectures[case[1]]}"
+    scope="module", params=CASES, ids=lambda case: f"{case[0]}-{find.family(case[0]).architectures[case[1]]}-{case[2]}"
 )
 def exported(request, tiny_checkpoint, tmp_path_factory) -> tuple[Family, Path, Path]:
-    name, index = request.param
+    name, index, target = request.param
     family, work = find.family(name), tmp_path_factory.mktemp(name)
     checkpoint = tiny_checkpoint(index, work / "checkpoint")
-    export(str(checkpoint), output=work / "bundle", target="cpu", precision="float32")
+    export(str(checkpoint), output=work / "bundle", target=target, precision="float32")
     return family, checkpoint, work / "bundle"
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 
 from mmedge.backends.replay import ReplaySession, replay
-from mmedge.runtime.decode import decode
+from mmedge.runtime.decode import decode, picking
 from mmedge.runtime.pick import greedy
 
 STOP = 3
@@ -13,7 +13,7 @@ def step_of(session: ReplaySession):
 
 
 def run(session: ReplaySession, limit: int = 10) -> list[int]:
-    return list(decode(step_of(session), PROMPT, pick=greedy, stop=(STOP,), limit=limit))
+    return list(decode(picking(step_of(session), greedy), PROMPT, stop=(STOP,), limit=limit))
 
 
 def test_stops_at_the_first_stop_token():

@@ -1,0 +1,71 @@
+"""A decoder's keys and values while it is traced or run by torch (`core.family.Cache`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import torch
+
+from mmedge.core.ports import CacheShape
+
+Pair: TypeAlias = tuple[torch.Tensor, torch.Tensor]
+"""Key and value of a layer, ``[1, heads, length, head_dim]``."""
+
+
+class GrowingCache:
+    """New keys and values are put behind the old ones."""
+
+    def __init__(self, pairs: Sequence[Pair]) -> None:
+        self.pairs = list(pairs)
+        self._past = pairs[0][0].shape[2]
+
+    def update(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> Pair:
+        past_key, past_value = self.pairs[layer]
+        self.pairs[layer] = torch.cat([past_key, key], dim=2), torch.cat([past_value, value], dim=2)
+        return self.pairs[layer]
+
+    def bias(self, position_ids: torch.Tensor) -> torch.Tensor:
+        later = torch.arange(self._past + position_ids.shape[1])[None] > position_ids[0][:, None]
+        # Not a boolean mask: OpenVINO runs that several times slower in a long prefill.
+        return torch.zeros(later.shape).masked_fill(later, torch.finfo(torch.float32).min)[None, None]
+
+
+class FixedCache:
+    """New keys and values are written into slots, and what may be seen is an input.
+
+    Written with Gather and Where, which every TensorRT has in float16 and which touch each slot once: of ``capacity``
+    slots one gathers the new row that belongs there, if one does, and keeps the old one otherwise.
+    """
+
+    def __init__(self, pairs: Sequence[Pair], cache_position: torch.Tensor, attention_bias: torch.Tensor) -> None:
+        self.pairs = list(pairs)
+        self._attention_bias = attention_bias
+        self._rows = torch.arange(pairs[0][0].shape[2]) - cache_position
+
+    def update(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> Pair:
+        past_key, past_value = self.pairs[layer]
+        self.pairs[layer] = self._write(past_key, key), self._write(past_value, value)
+        return self.pairs[layer]
+
+    def bias(self, position_ids: torch.Tensor) -> torch.Tensor:
+        return self._attention_bias
+
+    def _write(self, old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+        length = new.shape[2]
+        fresh = (self._rows >= 0) & (self._rows < length)
+        rows = new.index_select(2, torch.where(fresh, self._rows, 0))
+        return torch.where(fresh[None, None, :, None], rows, old)
+
+
+def make_cache(
+    shape: CacheShape, past: Sequence[torch.Tensor], steering: Sequence[torch.Tensor]
+) -> GrowingCache | FixedCache:
+    """The kind that ``shape`` describes; ``past`` and ``steering`` in the order of its ports."""
+    pairs = list(zip(past[::2], past[1::2], strict=True))
+    return FixedCache(pairs, *steering) if shape.capacity else GrowingCache(pairs)
+
+
+def empty_cache(shape: CacheShape) -> GrowingCache:
+    """What torch begins an answer with."""
+    return GrowingCache([(torch.zeros(1, shape.heads, 0, shape.head_dim),) * 2 for _ in range(shape.layers)])
