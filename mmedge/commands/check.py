@@ -19,11 +19,12 @@ def check(
     calibration: Path | None = None,
     json: bool = False,
 ) -> int:
-    """Say what an export would make and what it would cost on the device, before any weight is read.
+    """Say what an export would make and what it would cost on the device, before any weight is read; or what would
+    fail there of a bundle, before it is copied.
 
     Args:
-        model: As for `mmedge export`.
-        target: As for `mmedge export`.
+        model: As for `mmedge export`; or a bundle, which ends with exit code 4 if something would fail.
+        target: As for `mmedge export`; of a bundle, what it was made for unless told otherwise.
         recipe: As for `mmedge export`.
         precision: As for `mmedge export`.
         calibration: As for `mmedge export`.
@@ -31,7 +32,16 @@ def check(
     """
     import msgspec
 
+    from mmedge.commands._findings import check_files
+    from mmedge.core.manifest import MANIFEST
+    from mmedge.errors import UsageError
     from mmedge.needs import needs
+
+    if (Path(model) / MANIFEST).is_file():
+        for name, value in (("recipe", recipe), ("precision", precision), ("calibration", calibration)):
+            if value is not None:
+                raise UsageError(f"`--{name}` is for a model, and `{model}` is a bundle, which is exported already")
+        return check_files(Path(model), target, json)
 
     with needs("export"):
         from mmedge.export.estimate import too_large

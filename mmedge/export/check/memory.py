@@ -1,0 +1,168 @@
+"""What a bundle takes on the device: while its engines are built, one at a time, and while it runs.
+
+The sums are estimates, each shown with how it was reckoned. Weights are the bytes of the files: an engine has those of
+its graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from mmedge.core.manifest import Graph
+from mmedge.core.ports import Port
+from mmedge.core.target import Target
+from mmedge.export.check.findings import Finding, MemoryPlan, Sum
+from mmedge.export.check.opened import Opened, constant
+
+MIB = 1 << 20
+
+BUILD_COPIES = 4
+"""Of the weights, while an engine is built: the file's, the parser's, the builder's and the engine's; 3 to 4 are
+reported."""
+
+ENGINE_MB = {"tensorrt": (400, "assumed")}
+"""Python, numpy and the libraries of the engine without any model. Assumed for TensorRT with CUDA: published runs of
+models of less than 100 MB take 440 in all."""
+
+OTHER_ENGINE_MB = (130, "measured with ONNX Runtime")
+
+SCRATCH = 1.5
+"""Times the float16 weight of one product: what a builder asks for in one piece when it tries the product's kernels."""
+
+TIGHT = 0.9
+"""Of the target's memory: a plan above it is doubted."""
+
+CACHE_BUFFERS = 2
+"""Read from one, write to the other."""
+
+
+def plan_memory(graphs: Sequence[Opened], target: Target) -> MemoryPlan:
+    """Every sum that is known before the device is."""
+    base = Sum("engine libraries", *ENGINE_MB.get(target.backends.get("tower", ""), OTHER_ENGINE_MB))
+    run = [base]
+    for opened in graphs:
+        run += _to_run(opened, graphs)
+    return MemoryPlan(tuple(_to_build(graphs, target, base)) if target.stacks else (), tuple(run), target.memory_mb)
+
+
+def check_memory(plan: MemoryPlan, target: Target) -> Iterator[Finding]:
+    """Too much for the target, or nearly; each graph's share is in the plan."""
+    hint = "choose a smaller precision, a smaller model or a larger target"
+    for what, needed, parts in (("build", plan.build_mib, plan.build), ("run", plan.run_mib, plan.run)):
+        largest = max(parts, key=lambda part: part.mib, default=None)
+        if largest is None or needed <= TIGHT * target.memory_mb:
+            continue
+        severity = "error" if needed > target.memory_mb else "warning"
+        message = f"to {what} takes about {needed:,.0f} MiB of {target.memory_mb:,}, most of it {largest.what}"
+        yield Finding(f"memory/{what}", severity, "", message, hint)
+    limit = target.options.get("builder_mb")
+    if limit and plan.build_mib > int(limit):
+        message = f"to build takes about {plan.build_mib:,.0f} MiB, a build may take {int(limit):,}"
+        yield Finding("memory/builder", "error", "", message, "raise the target's option `builder_mb`, or " + hint)
+
+
+def check_contiguous(opened: Opened, target: Target) -> Iterator[Finding]:
+    """A product whose weight makes the builder ask for more in one piece than the device can give."""
+    for node in opened.nodes if target.contiguous_mb else ():
+        if node.op_type not in ("Gemm", "MatMul") or len(node.inputs) < 2 or (weight := node.inputs[1]) is None:
+            continue
+        shape = [size for size in weight.shape or () if isinstance(size, int)]
+        if len(shape) != 2 or not _from_constants(weight):
+            continue
+        asked = shape[0] * shape[1] * 2 * SCRATCH / MIB
+        if asked > target.contiguous_mb:
+            message = (
+                f"its weight {shape[0]} x {shape[1]} makes the builder ask for {asked:,.0f} MiB in one piece "
+                f"({shape[0]} x {shape[1]} x 2 x {SCRATCH}), the device may have {target.contiguous_mb}"
+            )
+            hint = f"split it into {int(-(-asked // target.contiguous_mb))} products along its outputs"
+            yield opened.finding("memory/contiguous", "error", message, hint, node)
+
+
+def _from_constants(value: object, steps: int = 4) -> bool:
+    node = value.producer()  # type: ignore[attr-defined]
+    if constant(value) is not None:  # type: ignore[arg-type]
+        return True
+    return (
+        node is not None
+        and steps > 0
+        and all(source is not None and _from_constants(source, steps - 1) for source in node.inputs)
+    )
+
+
+def weights_mib(opened: Opened) -> float:
+    """The graph and the files beside it."""
+    files = {opened.path}
+    for value in opened.program.graph.initializers.values():
+        location = getattr(value.const_value, "location", None)
+        if location:
+            files.add(opened.path.parent / location)
+    return sum(path.stat().st_size for path in files if path.is_file()) / MIB
+
+
+def working_mib(opened: Opened, sizes: Mapping[str, tuple[int, np.dtype]]) -> float:
+    """The most that is alive at once between inputs and outputs, in the order of the nodes."""
+    last: dict[str, int] = {}
+    nodes = list(opened.program.graph)
+    for index, node in enumerate(nodes):
+        last.update({str(value.name): index for value in node.inputs if value is not None})
+    alive = peak = 0
+    for index, node in enumerate(nodes):
+        made = [value for value in node.outputs if constant(value) is None]
+        alive += sum(_bytes(sizes, str(value.name)) for value in made)
+        peak = max(peak, alive)
+        ended = {str(value.name) for value in (*node.inputs, *made) if value is not None and value.producer()}
+        alive -= sum(_bytes(sizes, name) for name in ended if last.get(name, index) == index)
+    return peak / MIB
+
+
+def _bytes(sizes: Mapping[str, tuple[int, np.dtype]], name: str) -> int:
+    elements, dtype = sizes.get(name, (0, np.dtype(np.int8)))
+    return elements * dtype.itemsize
+
+
+def _to_build(graphs: Sequence[Opened], target: Target, base: Sum) -> Iterator[Sum]:
+    """Engines are built one after the other, each in a process of its own: the largest decides."""
+    largest = max(graphs, key=weights_mib)
+    weights, workspace = weights_mib(largest), int(target.options.get("workspace_mb", 0))
+    yield base
+    yield Sum(f"weights of {largest.component}", BUILD_COPIES * weights, f"{BUILD_COPIES} x {weights:,.1f}")
+    yield Sum("builder's workspace", workspace, "the target's option `workspace_mb`")
+
+
+def _to_run(opened: Opened, graphs: Sequence[Opened]) -> Iterator[Sum]:
+    graph = opened.graph
+    yield Sum(f"weights of {graph.component}", weights_mib(opened), "bytes of its files")
+    for number, profile in enumerate(_largest(graph), 1):
+        sizes = opened.sized(profile)
+        name = f"{graph.component}, profile {number}" if len(graph.profiles) > 1 else graph.component
+        yield Sum(f"values of {name}", working_mib(opened, sizes), _alive(opened, profile, sizes))
+    if (cache := graph.cache) and cache.capacity:
+        item = np.dtype(cache.dtype).itemsize
+        slots = cache.layers * 2 * cache.heads * cache.capacity * cache.head_dim
+        how = (
+            f"{CACHE_BUFFERS} x {cache.layers} x 2 x {cache.heads} x {cache.capacity} x {cache.head_dim} x {item} bytes"
+        )
+        yield Sum(f"cache of {graph.component}", CACHE_BUFFERS * slots * item / MIB, how)
+    made = {port.name for other in graphs for port in other.graph.outputs}
+    held = [port for port in graph.inputs if port.name in made] if cache else []
+    if held:
+        yield Sum(f"held for {graph.component}", sum(map(_port_mib, held)), f"{len(held)} outputs of other graphs")
+
+
+def _alive(opened: Opened, profile: Mapping[str, int], sizes: Mapping[str, object]) -> str:
+    where = ", ".join(f"{word} {size}" for word, size in profile.items())
+    unknown = sum(value.name not in sizes for node in opened.program.graph for value in node.outputs)
+    return f"alive at once{f' at {where}' if where else ''}{f', {unknown} of unknown size' if unknown else ''}"
+
+
+def _largest(graph: Graph) -> list[dict[str, int]]:
+    """The largest sizes of each profile; a graph of fixed sizes has a single way to run."""
+    return [{word: span.largest for word, span in profile.items()} for profile in graph.profiles] or [{}]
+
+
+def _port_mib(port: Port) -> float:
+    sizes = [size for size in port.shape if isinstance(size, int)]
+    return float(np.prod(sizes, dtype=np.float64)) * np.dtype(port.dtype).itemsize / MIB

@@ -1,0 +1,169 @@
+"""A graph as the checks see it: functions inlined, types and shapes inferred, constants read only where asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.inliner
+import onnx_ir
+from google.protobuf.message import DecodeError
+
+from mmedge.core.manifest import Graph
+from mmedge.core.ports import Port
+from mmedge.errors import BundleError
+from mmedge.export.check.findings import Finding, Severity
+from mmedge.export.check.modules import module_of
+
+STANDARD = ("", "ai.onnx")
+"""Both are names of the operators of ONNX itself."""
+
+INDEX_OPERATORS = ("Shape", "Size")
+"""What they give depends on sizes alone, never on values."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """One graph of a bundle or of a draft; its large constants stay on disk until they are looked at."""
+
+    graph: Graph
+    path: Path
+    proto: onnx.ModelProto
+    """As it lies on disk, without the external data."""
+    problem: str
+    """Why types and shapes cannot be inferred; "" if they can."""
+    program: onnx_ir.Model
+
+    @property
+    def component(self) -> str:
+        return self.graph.component
+
+    @cached_property
+    def nodes(self) -> tuple[onnx_ir.Node, ...]:
+        """All of them, those inside If, Loop and Scan too."""
+        return tuple(onnx_ir.traversal.RecursiveGraphIterator(self.program.graph))
+
+    @cached_property
+    def opset(self) -> int:
+        return max(self.program.opset_imports[name] for name in STANDARD if name in self.program.opset_imports)
+
+    @cached_property
+    def ports(self) -> tuple[Port, ...]:
+        """Every input that the manifest promises, with those of the cache."""
+        cache = self.graph.cache
+        return (*self.graph.inputs, *(cache.past() + cache.steering() if cache else ()))
+
+    def finding(
+        self, check: str, severity: Severity, message: str, hint: str, node: onnx_ir.Node | None = None
+    ) -> Finding:
+        where = {"node": node.name or node.op_type, "module": module_of(node)} if node is not None else {}
+        return Finding(check, severity, self.component, message, hint, **where)
+
+    def sized(self, sizes: Mapping[str, int]) -> dict[str, tuple[int, np.dtype]]:
+        """Elements and dtype of every tensor whose shape is known once the words in the inputs' shapes are numbers."""
+        model = onnx.ModelProto()
+        model.CopyFrom(_inlined(self.proto))
+        for value in model.graph.input:
+            for dim in value.type.tensor_type.shape.dim:
+                if dim.dim_param in sizes:
+                    dim.dim_value = sizes[dim.dim_param]
+        for value in model.graph.output:
+            value.type.tensor_type.ClearField("shape")
+        del model.graph.value_info[:]
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+        return {value.name: size for value in (*inferred.value_info, *inferred.output) if (size := _size(value))}
+
+
+def open_graph(graph: Graph, path: Path) -> Opened:
+    """Read the graph at ``path``; its weights stay where they are.
+
+    Raises:
+        BundleError: it is no ONNX file at all.
+    """
+    try:
+        proto = onnx.load(path, load_external_data=False)
+        inlined = _inlined(proto)
+    except (DecodeError, onnx.checker.ValidationError) as error:
+        raise BundleError(f"`{path}` is not a well-formed ONNX file: {error}") from error
+    problem = ""
+    try:
+        inferred = onnx.shape_inference.infer_shapes(inlined, check_type=True, strict_mode=True, data_prop=True)
+    except onnx.shape_inference.InferenceError as error:
+        problem, inferred = str(error), onnx.shape_inference.infer_shapes(inlined)
+    program = onnx_ir.from_proto(inferred)
+    onnx_ir.external_data.set_base_dir(program.graph, path.parent)
+    return Opened(graph, path, proto, problem, program)
+
+
+def constant(value: onnx_ir.Value | None) -> onnx_ir.TensorProtocol | None:
+    """The tensor of an initializer or of a Constant node, which are the same to the engine."""
+    if value is None:
+        return None
+    if value.is_initializer():
+        return value.const_value
+    return onnx_ir.convenience.get_const_tensor(value)
+
+
+def number(value: onnx_ir.Value | None) -> float | None:
+    """A constant of one element."""
+    tensor = constant(value)
+    return float(tensor.numpy().reshape(())) if tensor is not None and tensor.size == 1 else None
+
+
+def is_fixed(value: onnx_ir.Value | None) -> bool:
+    """Whether an engine builder can compute it: constants and fixed sizes, and what is made of these alone."""
+    if value is None or constant(value) is not None:
+        return True
+    node = value.producer()
+    if node is None:
+        return False
+    if node.op_type in INDEX_OPERATORS:
+        return node.inputs[0] is not None and is_static(node.inputs[0])
+    return all(is_fixed(source) for source in node.inputs)
+
+
+def is_static(value: onnx_ir.Value) -> bool:
+    """Whether every size is a number."""
+    return value.shape is not None and all(isinstance(size, int) for size in value.shape)
+
+
+def rank(value: onnx_ir.Value | None) -> int | None:
+    """Dimensions, None if they are not known."""
+    return len(value.shape) if value is not None and value.shape is not None else None
+
+
+def given(node: onnx_ir.Node, index: int) -> onnx_ir.Value | None:
+    """The input at ``index``; None where it was left out."""
+    return node.inputs[index] if index < len(node.inputs) else None
+
+
+def sources(value: onnx_ir.Value) -> Iterator[onnx_ir.Value]:
+    """The inputs of the graph whose values, not only sizes, decide the values of ``value``."""
+    seen: set[onnx_ir.Value] = set()
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if value in seen or constant(value) is not None:
+            continue
+        seen.add(value)
+        node = value.producer()
+        if value.is_graph_input():
+            yield value
+        elif node is not None and node.op_type not in INDEX_OPERATORS:
+            waiting += [source for source in node.inputs if source is not None]
+
+
+def _inlined(proto: onnx.ModelProto) -> onnx.ModelProto:
+    return onnx.inliner.inline_local_functions(proto) if proto.functions else proto
+
+
+def _size(value: onnx.ValueInfoProto) -> tuple[int, np.dtype] | None:
+    kind = value.type.tensor_type
+    if not kind.HasField("shape") or not all(dim.HasField("dim_value") for dim in kind.shape.dim):
+        return None
+    elements = int(np.prod([dim.dim_value for dim in kind.shape.dim], dtype=np.int64))
+    return elements, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)

@@ -1,0 +1,60 @@
+"""All checks of a bundle, or of graphs that are about to become one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from mmedge.core.bundle import Bundle
+from mmedge.core.manifest import Graph
+from mmedge.core.target import Target
+from mmedge.export.check.attention import check_attention
+from mmedge.export.check.findings import Findings, Found, gather
+from mmedge.export.check.fitting import check_fitting
+from mmedge.export.check.memory import check_contiguous, check_memory, plan_memory
+from mmedge.export.check.opened import Opened, open_graph
+from mmedge.export.check.operators import check_operators, check_values
+from mmedge.export.check.profiles import check_profiles
+from mmedge.export.check.qdq import check_blocks, check_quantization
+from mmedge.export.check.ranges import check_ranges, read_ranges
+from mmedge.export.check.shape import check_format, check_ports
+from mmedge.export.check.table import table
+
+
+def check_bundle(bundle: Bundle, target: Target | None = None) -> Findings:
+    """What would fail on ``target``, or on the one that the bundle was made for.
+
+    Raises:
+        BundleError: a file of the bundle is damaged.
+    """
+    for graph in bundle.manifest.graphs:
+        bundle.file(graph.file)
+    return check_graphs(bundle.manifest.graphs, bundle.path, target or bundle.manifest.target)
+
+
+def check_graphs(graphs: Sequence[Graph], folder: Path, target: Target) -> Findings:
+    """What would fail on ``target`` of graphs whose files lie in ``folder`` as the manifest will say.
+
+    Raises:
+        BundleError: a file is no ONNX graph.
+    """
+    opened = [open_graph(graph, folder / graph.file) for graph in graphs]
+    memory = plan_memory(opened, target)
+    found = [found for each in opened for found in _check(each, folder, target)]
+    found += [Found(finding) for finding in check_memory(memory, target)]
+    names = tuple(graph.component for graph in graphs)
+    return Findings(target.name, target.stacks, names, gather(found, target), memory)
+
+
+def _check(opened: Opened, folder: Path, target: Target) -> Iterator[Found]:
+    for check in (check_format, check_ports):
+        yield from map(Found, check(opened))
+    yield from map(Found, check_fitting(opened, target))
+    if target.stacks:
+        for stack in target.stacks:
+            for versioned in (check_operators, check_blocks):
+                yield from (Found(finding, stack.name) for finding in versioned(opened, table(stack.operators)))
+        for common in (check_values, check_quantization, check_profiles, check_contiguous):
+            yield from map(Found, common(opened, target))
+        yield from map(Found, check_attention(opened))
+        yield from map(Found, check_ranges(opened, read_ranges(folder, opened.component)))
