@@ -12,6 +12,7 @@ The process also volunteers to be the first that the kernel ends when memory run
 
 from __future__ import annotations
 
+import os
 import re
 import select
 import signal
@@ -20,7 +21,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, TypeAlias
+from typing import IO, NamedTuple, TypeAlias
 
 import msgspec
 from msgspec import Struct
@@ -48,6 +49,13 @@ class Order(Struct, frozen=True):
     options: dict[str, str | int | bool]
 
 
+class Doing(Struct, frozen=True, tag="doing"):
+    """How far it is, of an engine that tells."""
+
+    done: float
+    """Part of the whole, 0 to 1."""
+
+
 class Built(Struct, frozen=True, tag="built"):
     """It is done."""
 
@@ -62,8 +70,18 @@ class Failed(Struct, frozen=True, tag="failed"):
     hint: str | None
 
 
-Watch: TypeAlias = Callable[[float, float], None]
-"""Hears seconds since the start and the memory taken now, MiB, ten times a second."""
+class Moment(NamedTuple):
+    """How a process that compiles is doing."""
+
+    seconds: float
+    taken_mb: float
+    peak_mb: float
+    done: float | None
+    """Part of the whole, 0 to 1, if the engine tells."""
+
+
+Watch: TypeAlias = Callable[[Moment], None]
+"""Hears ten times a second how it is."""
 
 
 class MemoryMeter:
@@ -92,7 +110,7 @@ def build_apart(
     output: Path,
     options: Options,
     *,
-    watch: Watch = lambda seconds, taken: None,
+    watch: Watch = lambda moment: None,
     command: tuple[str, ...] = COMMAND,
 ) -> Path:
     """Compile as `Backend.compile` does, in a child that ends with this process, with at most
@@ -108,38 +126,60 @@ def build_apart(
         with suppress(BrokenPipeError):  # then there is no reply either
             child.orders.write(msgspec.json.encode(order) + b"\n")
             child.orders.flush()
-        peak = _wait(child, graph.component, limit, watch)
-        return Path(_read(child, graph.component, limit, peak).artifact)
+        return Path(_Talk(child, graph.component, limit).until_built(watch).artifact)
 
 
-def _wait(child: Child, component: str, limit: float, watch: Watch) -> float:
-    """Until it replies or dies; the most memory it took."""
-    meter, begun, peak = MemoryMeter(child.pid), time.monotonic(), 0.0
-    while True:
-        replied = bool(select.select([child.replies], [], [], _EVERY_S)[0])
-        taken = meter.taken()
-        peak = max(peak, taken)
-        watch(time.monotonic() - begun, taken)
-        if limit and taken > limit:
-            raise _too_much(component, f"took {taken:.0f} MiB, it may take {limit:.0f}")
-        if replied:
-            return peak
+class _Talk:
+    """What a child says, while its memory is watched."""
 
+    def __init__(self, child: Child, component: str, limit: float) -> None:
+        self._child = child
+        self._component = component
+        self._limit = limit
+        self._meter = MemoryMeter(child.pid)
+        self._begun = time.monotonic()
+        self._peak = 0.0
+        self._done: float | None = None
+        self._heard = b""
 
-def _read(child: Child, component: str, limit: float, peak: float) -> Built:
-    line = child.replies.readline()
-    if line.endswith(b"\n"):
-        reply = msgspec.json.decode(line, type=Built | Failed)
-        if isinstance(reply, Built):
-            return reply
-        raise as_error(reply.kind, reply.message, reply.hint)
-    code, end = child.death()
-    if code == -signal.SIGKILL:
-        allowed = f"; it may take {limit:.0f}" if limit else ""
-        raise _too_much(component, f"was ended by the system at {peak:.0f} MiB{allowed}")
-    raise BackendError(
-        f"the process that compiles `{component}` {end}", hint="`mmedge doctor` says what may be missing"
-    )
+    def until_built(self, watch: Watch) -> Built:
+        while True:
+            if select.select([self._child.replies], [], [], _EVERY_S)[0]:
+                reply = self._hear()
+                if isinstance(reply, Built):
+                    self._weigh(watch)
+                    return reply
+            self._weigh(watch)
+
+    def _weigh(self, watch: Watch) -> None:
+        taken = self._meter.taken()
+        self._peak = max(self._peak, taken)
+        watch(Moment(time.monotonic() - self._begun, taken, self._peak, self._done))
+        if self._limit and taken > self._limit:
+            raise _too_much(self._component, f"took {taken:.0f} MiB, it may take {self._limit:.0f}")
+
+    def _hear(self) -> Built | None:
+        """What it says now; the last of several messages counts."""
+        said = os.read(self._child.replies.fileno(), 1 << 16)
+        if not said:
+            raise self._death()
+        *lines, self._heard = (self._heard + said).split(b"\n")
+        for line in lines:
+            reply = msgspec.json.decode(line, type=Doing | Built | Failed)
+            if isinstance(reply, Built):
+                return reply
+            if isinstance(reply, Failed):
+                raise as_error(reply.kind, reply.message, reply.hint)
+            self._done = reply.done
+        return None
+
+    def _death(self) -> MmedgeError:
+        code, end = self._child.death()
+        if code == -signal.SIGKILL:
+            allowed = f"; it may take {self._limit:.0f}" if self._limit else ""
+            return _too_much(self._component, f"was ended by the system at {self._peak:.0f} MiB{allowed}")
+        hint = "`mmedge doctor` says what may be missing"
+        return BackendError(f"the process that compiles `{self._component}` {end}", hint=hint)
 
 
 def _too_much(component: str, what: str) -> ResourceError:
@@ -166,13 +206,31 @@ def main(orders: IO[bytes], replies: IO[bytes]) -> None:
     reply: Built | Failed
     try:
         backend = find.backend(order.backend)
-        made = backend.compile(order.graph, Path(order.source), Path(order.output), order.options)
-        reply = Built(str(made))
+        _tell_progress(backend, replies)
+        reply = Built(str(backend.compile(order.graph, Path(order.source), Path(order.output), order.options)))
     except MmedgeError as error:
         reply = Failed(type(error).__name__, error.message, error.hint)
+    _send(reply, replies)
+    orders.read()  # the parent weighs this process once more before it ends it
+
+
+def _tell_progress(backend: Backend, replies: IO[bytes]) -> None:
+    """Engines that know how far they are have a place for who wants to hear it."""
+    said = 0.0
+
+    def tell(phase: str, done: float) -> None:
+        nonlocal said
+        if time.monotonic() - said >= _EVERY_S:
+            said = time.monotonic()
+            _send(Doing(done), replies)
+
+    if hasattr(backend, "progress"):
+        backend.progress = tell
+
+
+def _send(reply: Doing | Built | Failed, replies: IO[bytes]) -> None:
     replies.write(msgspec.json.encode(reply) + b"\n")
     replies.flush()
-    orders.read()  # the parent weighs this process once more before it ends it
 
 
 if __name__ == "__main__":

@@ -15,11 +15,11 @@ from mmedge.runtime.ready import entry, refused
 _log = logging.getLogger(__name__)
 
 
-def choose(bundle: Bundle, explicit: str | None = None) -> dict[str, Backend]:
+def choose(bundle: Bundle, explicit: str | None = None, *, retry: bool = False) -> dict[str, Backend]:
     """The backend of each component: ``explicit`` for all, or the first engine of the target that can be used here.
 
     An engine cannot be used where it is missing, or where `mmedge compile` refused what it made of a graph of the
-    bundle. All graphs of a role are run by the same engine.
+    bundle, unless this is to ``retry``. All graphs of a role are run by the same engine.
 
     Raises:
         UsageError: no backend is called ``explicit``.
@@ -29,7 +29,7 @@ def choose(bundle: Bundle, explicit: str | None = None) -> dict[str, Backend]:
     if explicit:
         backend = find.backend(explicit)
         return {graph.component: backend for graph in manifest.graphs}
-    chosen = {role: _first(bundle, role) for role in dict.fromkeys(graph.role for graph in manifest.graphs)}
+    chosen = {role: _first(bundle, role, retry) for role in dict.fromkeys(graph.role for graph in manifest.graphs)}
     return {graph.component: chosen[graph.role] for graph in manifest.graphs}
 
 
@@ -38,14 +38,14 @@ def candidates(target: Target, role: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((target.backends[role], *target.fallback)))
 
 
-def _first(bundle: Bundle, role: str) -> Backend:
+def _first(bundle: Bundle, role: str, retry: bool) -> Backend:
     names = candidates(bundle.manifest.target, role)
     graphs = [graph for graph in bundle.manifest.graphs if graph.role == role]
     problems: dict[str, MmedgeError] = {}
     for name in names:
         try:
             backend = find.engine(name)
-            _check_usable(bundle, graphs, backend)
+            _check_usable(bundle, graphs, backend, retry)
         except MmedgeError as problem:
             if len(names) == 1:
                 raise
@@ -57,7 +57,7 @@ def _first(bundle: Bundle, role: str) -> Backend:
     raise _none(bundle.manifest.target, problems)
 
 
-def _check_usable(bundle: Bundle, graphs: list[Graph], backend: Backend) -> None:
+def _check_usable(bundle: Bundle, graphs: list[Graph], backend: Backend, retry: bool) -> None:
     """
     Raises:
         BackendError: the engine is missing, or has nothing to run on.
@@ -66,7 +66,7 @@ def _check_usable(bundle: Bundle, graphs: list[Graph], backend: Backend) -> None
     backend.version()
     for graph in graphs:
         kept = entry(bundle, graph, backend)
-        if kept and (reason := kept.refusal()):
+        if kept and not retry and (reason := kept.refusal()):
             raise refused(kept, reason)
 
 

@@ -75,7 +75,7 @@ class Entry:
         with kept.place_to_write(self.bundle) as place:
             if artifact := kept.stored(place / self.name, self.made_for):
                 return artifact
-            check_space(place, _size(self.bundle, self.graph))
+            check_space(place, size_of(self.bundle, self.graph))
             return kept.store(
                 place / self.name,
                 self.made_for,
@@ -107,7 +107,7 @@ def entry(bundle: Bundle, graph: Graph, backend: Backend) -> Entry | None:
         "bundle": bundle.digest,
         "component": graph.component,
         "backend": f"{backend.name} {backend.version()}",
-        "compiler": _digest(Path(inspect.getfile(type(backend))).read_bytes()),
+        "compiler": _digest(b"".join(path.read_bytes() for path in _code(backend))),
         "device": f"{device.name}, {device.arch}",
         "processor": device.processor,
         **backend.tied_to(),
@@ -155,11 +155,17 @@ def refused(wanted: Entry, reason: str) -> QualityError:
     )
 
 
+def _code(backend: Backend) -> list[Path]:
+    """The file of the backend, and those beside it that only it uses: ``_<file>.py``, ``_<file>_build.py``."""
+    file = Path(inspect.getfile(type(backend)))
+    return [file, *sorted(file.parent.glob(f"_{file.stem}*.py"))]
+
+
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _size(bundle: Bundle, graph: Graph) -> int:
+def size_of(bundle: Bundle, graph: Graph) -> int:
     """Bytes of the graph with its weights: what is compiled is about as large."""
     stem = graph.file.removesuffix("onnx")
     return sum(file.size for name, file in bundle.manifest.files.items() if name.startswith(stem))

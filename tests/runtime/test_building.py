@@ -21,7 +21,7 @@ GRAPH = Graph("tower", "graphs/tower.onnx", (), (Port("y", "float32", (1,)),), "
 
 @pytest.fixture
 def build(pretend, tmp_path):
-    def run(what: str = "", watch=lambda seconds, taken: None, **options) -> Path:
+    def run(what: str = "", watch=lambda moment: None, **options) -> Path:
         pretend("PRETEND_TOWER", what)
         return build_apart(find.backend("pretend"), GRAPH, tmp_path / "x.onnx", tmp_path, options, watch=watch)
 
@@ -57,7 +57,7 @@ def test_a_death_is_told_with_the_last_words(what, end, build):
 def test_more_memory_than_allowed_ends_it_and_both_figures_are_named(build):
     seen = []
     with pytest.raises(ResourceError, match=r"took [0-9]+ MiB, it may take 150") as caught:
-        build("eat", watch=lambda seconds, taken: seen.append(taken), builder_mb=150)
+        build("eat", watch=lambda moment: seen.append(moment.peak_mb), builder_mb=150)
     assert 150 < max(seen) < 600 and "--builder-mb" in caught.value.hint
 
 
@@ -66,10 +66,16 @@ def test_one_that_the_system_ends_is_taken_for_too_much_memory(build):
         build("killed", builder_mb=4000)
 
 
+def test_what_an_engine_knows_of_its_progress_is_passed_on(build):
+    seen = []
+    build("tell", watch=lambda moment: seen.append(moment.done))
+    assert seen[-1] is not None and {done for done in seen if done} <= {0.25, 0.5, 0.75}
+
+
 def test_it_volunteers_to_be_ended_first(build, tmp_path):
     found = []
 
-    def watch(seconds: float, taken: float) -> None:
+    def watch(moment) -> None:
         for path in tmp_path.iterdir():
             if path.name.isdigit():
                 found.append(Path(f"/proc/{path.name}/oom_score_adj").read_text().strip())

@@ -19,6 +19,7 @@ class Pretend:
     """Compiles to a file that says who compiled it; opens graphs as the tests' numpy engine does."""
 
     name = "pretend"
+    progress = staticmethod(lambda phase, done: None)
 
     def version(self) -> str:
         if os.environ.get("PRETEND") == "missing":
@@ -34,7 +35,7 @@ class Pretend:
         return True
 
     def compile(self, graph, source, output, options=None) -> Path:
-        befall(os.environ.get(f"PRETEND_{graph.component.upper()}", ""))
+        befall(os.environ.get(f"PRETEND_{graph.component.upper()}", ""), self.progress)
         artifact = output / f"{graph.component}.engine"
         artifact.write_text(f"{os.getpid()} {sorted((options or {}).items())}")
         return artifact
@@ -58,9 +59,13 @@ class Altered:
         return getattr(self._session, name)
 
 
-def befall(what: str) -> None:
+def befall(what: str, progress) -> None:
     if what == "print":
         print("engines print")
+    elif what == "tell":
+        for done in (0.25, 0.5, 0.75):
+            progress("tactics", done)
+            time.sleep(0.11)
     elif what == "refuse":
         raise BackendError("the graph has an operator that nobody knows", hint="export it again")
     elif what == "bug":

@@ -1,0 +1,225 @@
+"""Everything that a bundle needs on this device made ahead: its graphs compiled one after the other, and then asked."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Literal, Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from mmedge.core import board
+from mmedge.core.backend import Backend, Options
+from mmedge.core.bundle import Bundle, Graph
+from mmedge.errors import BackendError
+from mmedge.runtime.building import Moment, build_apart
+from mmedge.runtime.choose import choose
+from mmedge.runtime.device import Device, this_device
+from mmedge.runtime.ready import Entry, entry, size_of
+from mmedge.runtime.verify import Check, Verification, verify
+
+TIMES_WEIGHTS = 4
+"""Peak of a build as a multiple of the graph with its weights: the file, the builder's copies and the engine. Reports
+of TensorRT on Jetson say three to four times."""
+_MIB = 1 << 20
+
+
+class Here(Struct, frozen=True):
+    """What compiled graphs are made for."""
+
+    device: Device
+    l4t: str
+    """Jetson Linux; empty elsewhere."""
+    jetpack: str
+    engines: dict[str, dict[str, str]]
+    """Version, and what else its compiled graphs are tied to, by engine."""
+    warnings: tuple[str, ...]
+
+
+class Step(Struct, frozen=True):
+    """What is to be done about one graph."""
+
+    component: str
+    engine: str
+    state: Literal["as it is", "ready", "to compile"]
+    folder: str
+    """Where it is or will be; the ONNX file of what is opened as it is."""
+    expected_mb: float
+    """Memory that compiling may take, MiB, as a rule of thumb; 0 where there is nothing to compile."""
+    refused: str
+    """Why an earlier one was refused."""
+
+
+class Made(Struct, frozen=True):
+    """What was done about one graph."""
+
+    component: str
+    engine: str
+    state: Literal["as it is", "kept", "compiled"]
+    path: str
+    seconds: float = 0.0
+    peak_mb: float = 0.0
+    """Most memory that compiling took, MiB."""
+
+
+class Compilation(Struct, frozen=True):
+    """A bundle made ready, and what the replayed samples say of it."""
+
+    here: Here
+    made: tuple[Made, ...]
+    verification: Verification
+    refused: dict[str, str]
+    """Component to why what was compiled of it was removed."""
+
+    @property
+    def passed(self) -> bool:
+        return self.verification.passed
+
+
+class Watcher(Protocol):
+    """Is told how it goes."""
+
+    def begin(self, step: Step) -> None: ...
+    def moment(self, step: Step, moment: Moment) -> None: ...
+    def end(self, made: Made) -> None: ...
+    def replay(self, line: str) -> None: ...
+
+
+def steps(bundle: Bundle, backend: str | None = None) -> tuple[Here, tuple[Step, ...]]:
+    """What `compile_bundle` would do, without doing any of it.
+
+    Raises:
+        UsageError: no backend has this name.
+        BackendError: none of the target's engines can be used here.
+    """
+    engines = choose(bundle, backend, retry=True)
+    found = (_step(bundle, graph, engines[graph.component]) for graph in bundle.manifest.graphs)
+    return _here(bundle, engines), tuple(found)
+
+
+def compile_bundle(
+    bundle: Bundle, watcher: Watcher, *, backend: str | None = None, builder_mb: int | None = None, threads: int = 0
+) -> Compilation:
+    """Compile what is not ready, one graph at a time in a process of its own, and replay the golden samples.
+
+    What disagrees with them is removed, and not made again until this is called again. ``builder_mb`` is how much
+    memory a build may take, MiB, instead of what the target says; 0 means all there is.
+
+    Raises:
+        UsageError: no backend has this name.
+        BackendError: none of the target's engines can be used, or one refuses a graph.
+        BundleError: a file is not what the manifest says, or there is nothing to replay.
+        ResourceError: a build takes too much memory, or the disk is full.
+    """
+    engines = choose(bundle, backend, retry=True)
+    here = _here(bundle, engines)
+    limited = bundle if builder_mb is None else _with_options(bundle, {"builder_mb": builder_mb})
+    made = tuple(_make(limited, graph, engines[graph.component], watcher) for graph in bundle.manifest.graphs)
+    found = verify(bundle, backend=backend, threads=threads, progress=watcher.replay)
+    return Compilation(here, made, found, _refuse(bundle, engines, found))
+
+
+def _step(bundle: Bundle, graph: Graph, backend: Backend) -> Step:
+    kept = entry(bundle, graph, backend)
+    if not kept:
+        return Step(graph.component, backend.name, "as it is", str(bundle.path / graph.file), 0.0, "")
+    artifact = kept.artifact()
+    workspace = float(bundle.manifest.target.options.get("workspace_mb", 0))
+    expected = 0.0 if artifact else TIMES_WEIGHTS * size_of(bundle, graph) / _MIB + workspace
+    folder = artifact.parent if artifact else kept.folder()
+    return Step(
+        graph.component, backend.name, "ready" if artifact else "to compile", str(folder), expected, kept.refusal()
+    )
+
+
+def _here(bundle: Bundle, engines: dict[str, Backend]) -> Here:
+    used = {engine.name: engine for engine in engines.values()}
+    release = board.l4t()
+    return Here(
+        device=this_device(),
+        l4t=release,
+        jetpack=board.jetpack(release),
+        engines={name: {"version": engine.version(), **engine.tied_to()} for name, engine in used.items()},
+        warnings=tuple(_unlike(bundle, used)),
+    )
+
+
+def _unlike(bundle: Bundle, engines: dict[str, Backend]) -> list[str]:
+    """Engines of versions that no stack of the target has: nobody checked the graphs against them."""
+    found = []
+    for name, engine in engines.items():
+        checked = [version for stack in bundle.manifest.target.stacks if (version := getattr(stack, name, ""))]
+        version = engine.version()
+        if checked and not any(f"{version}.".startswith(f"{each}.") for each in checked):
+            known = " and ".join(dict.fromkeys(checked))
+            found.append(f"this bundle was checked for {name} {known}, here is {version}")
+    return found
+
+
+def _make(bundle: Bundle, graph: Graph, backend: Backend, watcher: Watcher) -> Made:
+    step = _step(bundle, graph, backend)
+    kept = entry(bundle, graph, backend)
+    if not kept:
+        made = Made(graph.component, backend.name, "as it is", str(bundle.file(graph.file)))
+    elif artifact := kept.artifact():
+        kept.forgive()
+        made = Made(graph.component, backend.name, "kept", str(artifact))
+    else:
+        kept.forgive()
+        watcher.begin(step)
+        made = _compile(kept, step, watcher)
+    watcher.end(made)
+    return made
+
+
+def _compile(kept: Entry, step: Step, watcher: Watcher) -> Made:
+    last = Moment(0.0, 0.0, 0.0, None)
+
+    def watch(moment: Moment) -> None:
+        nonlocal last
+        last = moment
+        watcher.moment(step, moment)
+
+    def build(backend: Backend, graph: Graph, source: Path, output: Path, options: Options) -> Path:
+        return build_apart(backend, graph, source, output, options, watch=watch)
+
+    try:
+        artifact = kept.make(build)
+    except BackendError as error:
+        kept.refuse(error.message)
+        raise
+    return Made(step.component, step.engine, "compiled", str(artifact), last.seconds, last.peak_mb)
+
+
+def _refuse(bundle: Bundle, engines: dict[str, Backend], found: Verification) -> dict[str, str]:
+    """Remove what disagreed; if only the tokens did, what is run at each step."""
+    disagreeing = {check.what: check for check in reversed(found.checks) if not check.passed}
+    refused = {}
+    for graph in bundle.manifest.graphs:
+        check = disagreeing.get(graph.component)
+        if not check and graph.role == "decode" and not _blamed(bundle, disagreeing):
+            check = disagreeing.get("tokens")
+        kept = entry(bundle, graph, engines[graph.component]) if check else None
+        if check and kept:
+            refused[graph.component] = _told(check)
+            kept.refuse(refused[graph.component])
+    return refused
+
+
+def _blamed(bundle: Bundle, disagreeing: dict[str, Check]) -> bool:
+    """Whether some graph is known to be what is wrong."""
+    return any(graph.component in disagreeing for graph in bundle.manifest.graphs)
+
+
+def _told(check: Check) -> str:
+    what = "tokens: equal answers" if check.what == "tokens" else "cosine"
+    note = f" {check.note}" if check.note else ""
+    return f"{what} {check.value:.6g}{note} for {check.sample}, the bound is {check.bound:.6g}"
+
+
+def _with_options(bundle: Bundle, options: Options) -> Bundle:
+    """With other options of the target; its digest, and so what it is compiled to, stays the same."""
+    target = bundle.manifest.target
+    changed = replace(target, options={**target.options, **options})
+    return dataclasses.replace(bundle, manifest=replace(bundle.manifest, target=changed))
