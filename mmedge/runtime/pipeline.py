@@ -24,6 +24,7 @@ from mmedge.core.target import Target
 from mmedge.errors import BackendError, BundleError, InputError, UsageError
 from mmedge.media.image import Picture, decode_picture, read_picture
 from mmedge.media.text import StreamingDetokenizer, Tokenizer
+from mmedge.runtime.choose import choose
 from mmedge.runtime.decode import decode, picking
 from mmedge.runtime.engine import Engine
 from mmedge.runtime.pick import Pick, greedy
@@ -250,7 +251,7 @@ def load(path: Path | str, *, backend: str | None = None, threads: int = 0) -> P
 def open_pipeline(bundle: Bundle, *, backend: str | None = None, threads: int = 0) -> Pipeline:
     """Open a bundle's graphs, compiled first where the backend needs that.
 
-    ``backend`` overrides the target's choice for every graph; ``threads`` 0 means all cores.
+    ``backend`` overrides the target's choice for every graph, and its fall-backs; ``threads`` 0 means all cores.
 
     Raises:
         UsageError: no backend has this name, or there are fewer cores than ``threads``.
@@ -264,10 +265,9 @@ def open_pipeline(bundle: Bundle, *, backend: str | None = None, threads: int = 
     family = _family_of(bundle)
     tidy = manifest.config["text"]["clean_up_tokenization_spaces"]
     tokenizer = Tokenizer(bundle.read(manifest.assets["tokenizer"]), clean_up_spaces=tidy)
-    backends = {graph.component: backend or manifest.target.backends[graph.role] for graph in manifest.graphs}
-    chosen = {name: find.backend(name) if backend else find.engine(name) for name in {*backends.values()}}
-    engines = {component: chosen[name] for component, name in backends.items()}
-    engine = Engine(manifest.graphs, _open_sessions(bundle, engines, threads))
+    chosen = choose(bundle, backend)
+    engine = Engine(manifest.graphs, _open_sessions(bundle, chosen, threads))
+    backends = {component: engine.name for component, engine in chosen.items()}
     return Pipeline(family, manifest.config, tokenizer, engine, manifest.tasks, backends)
 
 
@@ -300,7 +300,8 @@ def _open_sessions(bundle: Bundle, backends: dict[str, Backend], threads: int) -
     try:
         for graph in bundle.manifest.graphs:
             backend = backends[graph.component]
-            sessions[graph.component] = backend.open(graph, ready(bundle, graph, backend), threads)
+            artifact = ready(bundle, graph, backend)
+            sessions[graph.component] = backend.open(graph, artifact, threads, bundle.manifest.target.options)
     except BaseException:
         for session in sessions.values():
             session.close()
