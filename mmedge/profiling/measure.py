@@ -10,6 +10,7 @@ from msgspec.structs import asdict, replace
 
 from mmedge.profiling.messages import Ask, Load
 from mmedge.profiling.order import Order
+from mmedge.profiling.power import Meter
 from mmedge.profiling.report import Candidate, Query, Run, Start, Weight
 from mmedge.profiling.workers import COMMAND, Worker, running
 
@@ -34,6 +35,7 @@ class Measurement:
     runs: list[Run] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     """Of the engines."""
+    meter: Meter = field(default_factory=Meter)
 
     def prepare(self, number: int) -> None:
         """Start a candidate once to compile what has to be, and to see that it can be opened at all."""
@@ -92,5 +94,6 @@ class Measurement:
 
     def _ask(self, worker: Worker, number: int, query: int, sitting: int, index: int) -> None:
         asked = self.queries[query]
-        answered = worker.ask(Ask(asked.task, asked.picture, asked.text, self.limit))
-        self.runs.append(Run(number, query, sitting, index, **asdict(answered)))
+        with self.meter.window() as window:
+            answered = worker.ask(Ask(asked.task, asked.picture, asked.text, self.limit))
+        self.runs.append(Run(number, query, sitting, index, **asdict(answered), energy_mj=window.energy_mj))

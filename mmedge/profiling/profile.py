@@ -15,12 +15,14 @@ import numpy as np
 from msgspec.structs import replace
 
 from mmedge import __version__
+from mmedge.core.board import temperatures, this_board
 from mmedge.errors import UsageError
 from mmedge.profiling.candidates import twin
 from mmedge.profiling.doubts import doubts_of
 from mmedge.profiling.measure import ALONE, Measurement
 from mmedge.profiling.meters import state_of_machine
 from mmedge.profiling.order import Order, rounds_of, whole_blocks
+from mmedge.profiling.power import Meter, Power
 from mmedge.profiling.report import SCHEMA, Candidate, Machine, Profile, Query, Run, Settings
 from mmedge.profiling.results import results_of
 from mmedge.profiling.workers import COMMAND
@@ -69,8 +71,9 @@ def profile(
     settings = Settings(FEWEST_ROUNDS if rounds is None else rounds, warmup, sittings, threads, limit, seed)
     _check(candidates, queries, settings)
     everyone = (*candidates, twin(candidates[0]))
-    measurement = Measurement(everyone, queries, warmup, threads, limit, command)
-    draft = _draft(everyone, queries, settings)
+    meter = Meter()
+    measurement = Measurement(everyone, queries, warmup, threads, limit, command, meter=meter)
+    draft = _draft(everyone, queries, settings, meter.power)
     _keep(draft, save)
     _measure_alone(measurement, say)
     draft = _planned(draft, rounds or choose_rounds(measurement.runs, len(everyone), len(queries)))
@@ -125,14 +128,14 @@ def _split(order: Sequence[Order], parts: int) -> list[list[tuple[int, Order]]]:
     return [numbered[begin:end] for begin, end in pairwise(edges)]
 
 
-def _draft(candidates: tuple[Candidate, ...], queries: Sequence[Query], settings: Settings) -> Profile:
+def _draft(candidates: tuple[Candidate, ...], queries: Sequence[Query], settings: Settings, power: Power) -> Profile:
     return Profile(
         schema=SCHEMA,
         mmedge=__version__,
         begun=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         complete=False,
         settings=settings,
-        machine=_machine(),
+        machine=_machine(power),
         software={"python": platform.python_version(), "numpy": version("numpy"), "pillow": version("pillow")},
         candidates=candidates,
         queries=tuple(queries),
@@ -145,12 +148,14 @@ def _planned(draft: Profile, rounds: int) -> Profile:
     return replace(draft, settings=settings, order=rounds_of(len(draft.candidates), rounds, settings.seed))
 
 
-def _machine() -> Machine:
+def _machine(power: Power) -> Machine:
     device = this_device()
     return Machine(
         **{field: getattr(device, field) for field in device.__struct_fields__},
         kernel=platform.release(),
         before=state_of_machine(),
+        board=this_board(),
+        power=power,
     )
 
 
@@ -165,7 +170,7 @@ def _filled(draft: Profile, measurement: Measurement) -> Profile:
 
 
 def _finished(measured: Profile) -> Profile:
-    machine = replace(measured.machine, after=state_of_machine())
+    machine = replace(measured.machine, after=state_of_machine(), temperatures_after=temperatures())
     whole = replace(measured, complete=True, machine=machine, results=results_of(measured))
     return replace(whole, doubts=doubts_of(whole))
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from mmedge.core.board import Board
 from mmedge.profiling.messages import Memory
 from mmedge.profiling.meters import State
+from mmedge.profiling.power import Power
 from mmedge.profiling.statistics import Interval, Spread, Verdict
 
 SCHEMA = "mmedge.profile/1"
@@ -76,6 +78,8 @@ class Run(Struct, frozen=True):
     stages_ms: dict[str, float]
     token_ms: tuple[float, ...]
     """When each token was there, since the request."""
+    energy_mj: dict[str, float] = {}
+    """What went through each supply rail meanwhile, whoever used it; empty where that cannot be measured."""
 
     @property
     def first_token_ms(self) -> float | None:
@@ -110,6 +114,12 @@ class Machine(Struct, frozen=True):
     kernel: str
     before: State
     after: State | None = None
+    board: Board | None = None
+    """Before anything ran: power mode, clocks and temperatures too."""
+    power: Power | None = None
+    """Which supply rails are measured; absent in older profiles."""
+    temperatures_after: dict[str, float] = {}
+    """Degrees Celsius by thermal zone, right after the last answer."""
 
 
 class Metric(Struct, frozen=True):
@@ -148,6 +158,8 @@ class Result(Struct, frozen=True):
     """Pictures whose answer is exactly the expected one, but for case and white space."""
     equal: Share
     """Pictures with the same answer as the first candidate's."""
+    energy_mj: dict[str, Spread] = {}
+    """Of an answer, by supply rail."""
 
     def metric(self, name: str) -> Metric | None:
         return next((metric for metric in self.metrics if metric.name == name), None)

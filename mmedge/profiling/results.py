@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from mmedge.profiling.messages import Memory
 from mmedge.profiling.report import Metric, Profile, Result, Run, Share
-from mmedge.profiling.statistics import Resampling, spread, verdict
+from mmedge.profiling.statistics import Resampling, Spread, spread, verdict
 
 STAGES = ("read", "decode", "preprocess", "encode", "project", "prefill", "decode_loop", "detokenise")
 """In the order they run; a stage that is not among them comes after these."""
@@ -78,7 +78,13 @@ def _result(profile: Profile, number: int, metrics: tuple[Metric, ...]) -> Resul
         memory=_memory(profile, number),
         right=_right(profile, number),
         equal=_equal(profile, number),
+        energy_mj=_energy(own),
     )
+
+
+def _energy(runs: Sequence[Run]) -> dict[str, Spread]:
+    rails = dict.fromkeys(rail for run in runs for rail in run.energy_mj)
+    return {rail: spread([run.energy_mj[rail] for run in runs if rail in run.energy_mj]) for rail in rails}
 
 
 def _memory(profile: Profile, number: int) -> Memory | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 
+from mmedge.core.board import Board
 from mmedge.profiling.report import Profile, Result, Share
 from mmedge.profiling.statistics import MARGIN, WIDEST, Interval, Spread
 
@@ -25,6 +26,7 @@ def lines(profile: Profile) -> Iterator[str]:
     yield from _ratios(profile)
     yield ""
     yield from _costs(profile)
+    yield from _power(profile)
     if profile.doubts:
         yield ""
     for doubt in profile.doubts:
@@ -36,6 +38,8 @@ def _heading(profile: Profile) -> Iterator[str]:
     asked = len({run.query for run in profile.rounds})
     tasks = " and ".join(sorted({query.task for query in profile.queries}))
     yield from _wrapped("", f"{machine.name}, {settings.threads or machine.cores} of {machine.cores} cores")
+    if machine.board and machine.board.l4t:
+        yield from _wrapped("", _jetson(machine.board))
     yield f"{tasks}: {settings.rounds} rounds on {asked} pictures in {settings.sittings} sittings"
     for mark, candidate in zip(_marks(profile), profile.candidates, strict=True):
         precisions = ", ".join(f"{component} {precision}" for component, precision in candidate.precisions.items())
@@ -75,6 +79,30 @@ def _costs(profile: Profile) -> Iterator[str]:
     yield from _wrapped(
         "", "start: from asking for the process to its first answer, files being in memory; right, as 1: pictures"
     )
+
+
+def _power(profile: Profile) -> Iterator[str]:
+    """Energy of an answer by supply rail, and how hot it became; nothing of profiles that were made without."""
+    machine = profile.machine
+    if machine.power and machine.power.missing:
+        yield from _wrapped("", f"energy: not measurable here: {machine.power.missing}")
+    elif machine.power:
+        for mark, result in zip(_marks(profile), profile.results, strict=True):
+            rails = (f"{name} {_number(energy.median)}" for name, energy in result.energy_mj.items())
+            yield from _wrapped(f"{mark:>2}  ", f"energy, mJ an answer: {', '.join(rails)}")
+        said = f"{machine.power.whole} carries" if machine.power.whole else "no one of them carries"
+        yield from _wrapped("", f"energy: through supply rails, idle power included; {said} all that is measured")
+    if machine.temperatures_after:
+        zone, after = max(machine.temperatures_after.items(), key=lambda item: item[1])
+        before = machine.board.temperatures.get(zone) if machine.board else None
+        grew = f"{before:.1f} before, {after:.1f} after" if before is not None else f"{after:.1f} after"
+        yield from _wrapped("", f"temperature of {zone}, degrees C: {grew}")
+
+
+def _jetson(board: Board) -> str:
+    jetpack = f"JetPack {board.jetpack}, " if board.jetpack else ""
+    clocks = "clocks fixed" if board.clocks_fixed else "clocks vary"
+    return f"{jetpack}Jetson Linux {board.l4t}, power mode {board.power_mode or 'unknown'}, {clocks}"
 
 
 def _bounds(profile: Profile) -> str:

@@ -9,6 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from mmedge.errors import BackendError, InputError, UsageError
+from mmedge.profiling.power import Meter, Power
 from mmedge.profiling.profile import choose_rounds, profile
 from mmedge.profiling.report import Profile, Run
 
@@ -211,3 +212,15 @@ def test_a_single_candidate_is_compared_with_itself(candidate, queries, stand_in
     assert [each.name for each in found.candidates] == ["first", "first again"]
     assert found.results[1].metric("answer").verdict == "same"
     assert replace(found.results[1].metric("answer").ratio, ratio=1.0).reach == 1.0
+
+
+def test_where_rails_are_measured_every_answer_has_its_energy(candidate, queries, stand_in, tmp_path, monkeypatch):
+    chip = tmp_path / "sys/bus/i2c/drivers/ina3221/1-0040/hwmon/hwmon1"
+    chip.mkdir(parents=True)
+    for name, value in (("in1_label", "VDD_IN"), ("in1_input", "5000"), ("curr1_input", "1000")):
+        (chip / name).write_text(f"{value}\n")
+    monkeypatch.setattr("mmedge.profiling.profile.Meter", lambda: Meter(tmp_path))
+    found = profile([candidate()], queries, rounds=6, warmup=1, sittings=1, command=stand_in)
+    assert all(run.energy_mj["VDD_IN"] > 0 for run in found.runs)
+    assert found.machine.power == Power(("VDD_IN",), "VDD_IN")
+    assert found.results[0].energy_mj["VDD_IN"].count == 6

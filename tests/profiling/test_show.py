@@ -1,9 +1,14 @@
+import msgspec
 import pytest
 from msgspec.structs import replace
 
+from mmedge.core.board import Board, Clock
 from mmedge.profiling import statistics
 from mmedge.profiling.doubts import doubts_of
 from mmedge.profiling.meters import State
+from mmedge.profiling.power import Power
+from mmedge.profiling.report import Profile
+from mmedge.profiling.results import results_of
 from mmedge.profiling.show import WIDTH, lines
 
 
@@ -94,6 +99,61 @@ def test_doubts_come_last_with_their_advice(made_up):
     found = made_up(pictures=100)
     shown = list(lines(replace(found, doubts=doubts_of(found))))
     assert shown[-1] == "doubt: 30 of 100 pictures were answered; use --rounds 100"
+
+
+ORIN = Board(
+    model="NVIDIA Jetson Orin Nano Developer Kit",
+    l4t="36.4.3",
+    jetpack="6.2",
+    power_mode="MAXN_SUPER",
+    clocks=(Clock("cpu0", 1728.0, 1728.0, 1728.0, 1728.0),),
+    temperatures={"cpu-thermal": 45.0, "tj-thermal": 46.0},
+)
+
+
+def on_a_board(found, *, whole="VDD_IN"):
+    """The same profile, where the first candidate drew 300 mJ an answer, and the second 150."""
+    power = Power(("VDD_IN", "VDD_SOC"), whole)
+    after = {"cpu-thermal": 60.0, "tj-thermal": 61.5}
+    machine = replace(found.machine, board=ORIN, power=power, temperatures_after=after)
+    drawn = {0: 300.0, 1: 150.0, 2: 310.0}
+    runs = (replace(run, energy_mj={"VDD_IN": drawn[run.candidate], "VDD_SOC": 20.0}) for run in found.runs)
+    measured = replace(found, machine=machine, runs=tuple(runs))
+    return replace(measured, results=results_of(measured))
+
+
+def test_a_board_tells_its_software_power_mode_energy_and_temperature(made_up):
+    shown = list(lines(on_a_board(made_up())))
+    assert shown[1] == "JetPack 6.2, Jetson Linux 36.4.3, power mode MAXN_SUPER, clocks fixed"
+    start = next(index for index, line in enumerate(shown) if "energy" in line)
+    assert shown[start:] == [
+        " 1  energy, mJ an answer: VDD_IN 300.0, VDD_SOC 20.00",
+        " 2  energy, mJ an answer: VDD_IN 150.0, VDD_SOC 20.00",
+        " =  energy, mJ an answer: VDD_IN 310.0, VDD_SOC 20.00",
+        "energy: through supply rails, idle power included; VDD_IN carries all that is",
+        "measured",
+        "temperature of tj-thermal, degrees C: 46.0 before, 61.5 after",
+    ]
+
+
+def test_rails_that_carry_only_a_part_are_not_passed_off_as_the_board(made_up):
+    assert "no one of them carries all that is measured" in " ".join(lines(on_a_board(made_up(), whole="")))
+
+
+def test_energy_that_cannot_be_measured_is_said_once(made_up):
+    found = made_up()
+    missing = replace(found, machine=replace(found.machine, power=Power(missing="there is no monitor")))
+    assert [line for line in lines(missing) if "energy" in line] == ["energy: not measurable here: there is no monitor"]
+
+
+def test_a_profile_that_is_older_than_energy_is_shown_as_it_was(made_up):
+    values = msgspec.to_builtins(made_up())
+    for name in ("board", "power", "temperatures_after"):
+        del values["machine"][name]
+    for run in values["runs"]:
+        del run["energy_mj"]
+    old = msgspec.convert(values, Profile)
+    assert not [line for line in lines(old) if "energy" in line or "temperature" in line]
 
 
 def test_too_few_rounds_are_shown_without_ratios(made_up):
