@@ -25,7 +25,10 @@ from mmedge import __version__
 from mmedge.errors import MmedgeError, ResourceError, UsageError
 from mmedge.signals import SIGNALLED, Stopped, raise_on_signals, stopped
 
-COMMANDS = ("export", "check", "compile", "caption", "ask", "verify", "inspect", "profile", "targets", "recipes")
+COMMANDS = (
+    *("export", "check", "compile", "caption", "ask", "verify", "inspect", "profile"),
+    *("doctor", "targets", "recipes"),
+)
 """Each is the function of this name in ``mmedge/commands/<name>.py``, a module that imports next to nothing itself."""
 
 EXIT_CODES = {
