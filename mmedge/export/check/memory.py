@@ -14,7 +14,7 @@ from mmedge.core.manifest import Graph
 from mmedge.core.ports import Port
 from mmedge.core.target import Target
 from mmedge.export.check.findings import Finding, MemoryPlan, Sum
-from mmedge.export.check.opened import Opened, constant
+from mmedge.export.check.opened import Opened, constant, is_fixed
 
 MIB = 1 << 20
 
@@ -69,7 +69,7 @@ def check_contiguous(opened: Opened, target: Target) -> Iterator[Finding]:
         if node.op_type not in ("Gemm", "MatMul") or len(node.inputs) < 2 or (weight := node.inputs[1]) is None:
             continue
         shape = [size for size in weight.shape or () if isinstance(size, int)]
-        if len(shape) != 2 or not _from_constants(weight):
+        if len(shape) != 2 or not is_fixed(weight):
             continue
         asked = shape[0] * shape[1] * 2 * SCRATCH / MIB
         if asked > target.contiguous_mb:
@@ -79,17 +79,6 @@ def check_contiguous(opened: Opened, target: Target) -> Iterator[Finding]:
             )
             hint = f"split it into {int(-(-asked // target.contiguous_mb))} products along its outputs"
             yield opened.finding("memory/contiguous", "error", message, hint, node)
-
-
-def _from_constants(value: object, steps: int = 4) -> bool:
-    node = value.producer()  # type: ignore[attr-defined]
-    if constant(value) is not None:  # type: ignore[arg-type]
-        return True
-    return (
-        node is not None
-        and steps > 0
-        and all(source is not None and _from_constants(source, steps - 1) for source in node.inputs)
-    )
 
 
 def weights_mib(opened: Opened) -> float:

@@ -96,15 +96,14 @@ def _check_scale(opened: Opened, node: onnx_ir.Node, target: Target) -> Iterator
 
 
 def _check_scale_type(opened: Opened, node: onnx_ir.Node, kind: DataType) -> Iterator[Finding]:
-    """The engine computes in the types that the graph says: a scale's type is that of the values around it."""
-    if node.op_type == QUANTIZE:
-        around = {node.inputs[0].dtype}
-    else:
-        around = {value.dtype for user in node.outputs[0].consumers() for value in user.inputs if value is not None}
-    others = {each for each in around if each in (DataType.FLOAT, DataType.FLOAT16) and each != kind}
-    if others:
-        message = f"its scale is {kind.name} among values of {others.pop().name}"
+    """The engine computes in the types that the graph says: the scale's is that of what it does not do in integers."""
+    value = node.inputs[0]
+    if node.op_type == QUANTIZE and value is not None and value.dtype not in (None, kind):
+        message = f"its scale is {kind.name}, `{_name(value)}` is {value.dtype.name}"
         yield opened.finding("qdq/scale-type", "error", message, "give the scale the type of the values", node)
+    if node.op_type == DEQUANTIZE and kind == DataType.FLOAT and any(user.op_type in PRODUCTS for user in users(node)):
+        message = "its scale is float32, and so is what the product behind gives"
+        yield opened.finding("qdq/scale-type", "warning", message, "use float16 scales among float16 values", node)
 
 
 def _check_quantize(opened: Opened, node: onnx_ir.Node) -> Iterator[Finding]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from mmedge.core.bundle import Bundle
 from mmedge.core.manifest import Graph
 from mmedge.core.target import Target
 from mmedge.export.check.attention import check_attention
-from mmedge.export.check.findings import Findings, Found, gather
+from mmedge.export.check.findings import Finding, Findings, Found, gather
 from mmedge.export.check.fitting import check_fitting
 from mmedge.export.check.memory import check_contiguous, check_memory, plan_memory
 from mmedge.export.check.opened import Opened, open_graph
@@ -27,9 +29,15 @@ def check_bundle(bundle: Bundle, target: Target | None = None) -> Findings:
     Raises:
         BundleError: a file of the bundle is damaged.
     """
-    for graph in bundle.manifest.graphs:
+    manifest, target = bundle.manifest, target or bundle.manifest.target
+    for graph in manifest.graphs:
         bundle.file(graph.file)
-    return check_graphs(bundle.manifest.graphs, bundle.path, target or bundle.manifest.target)
+    findings = check_graphs(manifest.graphs, bundle.path, target)
+    if manifest.target.name == target.name:
+        return findings
+    message, hint = f"it was exported for `{manifest.target.name}`", f"export the model with --target {target.name}"
+    note = Finding("target/other", "note", "", message, hint, stacks=tuple(stack.name for stack in target.stacks))
+    return replace(findings, found=(*findings.found, note))
 
 
 def check_graphs(graphs: Sequence[Graph], folder: Path, target: Target) -> Findings:

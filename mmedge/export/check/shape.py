@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import repeat
 
 import onnx
 import onnx_ir
@@ -62,21 +63,21 @@ def _compare(
     opened: Opened, what: str, values: list[onnx.ValueInfoProto], ports: tuple[Port, ...]
 ) -> Iterator[Finding]:
     there, promised = {value.name: value for value in values}, {port.name: port for port in ports}
-    for name in there.keys() ^ promised.keys():
+    for name in sorted(there.keys() ^ promised.keys()):
         where = "the manifest does not list it" if name in there else "the graph does not have it"
         yield opened.finding("ports/names", "error", f"{what} `{name}`: {where}", AGAIN)
-    for name in promised.keys() & there.keys():
-        if wrong := _difference(there[name], promised[name]):
+    for name in sorted(promised.keys() & there.keys()):
+        if wrong := _difference(what, there[name], promised[name]):
             yield opened.finding("ports/shape", "error", f"{what} `{name}` is {wrong}", AGAIN)
 
 
-def _difference(value: onnx.ValueInfoProto, port: Port) -> str | None:
+def _difference(what: str, value: onnx.ValueInfoProto, port: Port) -> str | None:
     kind = value.type.tensor_type
     dtype = _dtype(kind.elem_type)
     if dtype != port.dtype:
         return f"{dtype}, the manifest says {port.dtype}"
     shape = [_size(dim) for dim in kind.shape.dim]
-    fits = len(shape) == len(port.shape) and all(map(_agree, shape, port.shape))
+    fits = len(shape) == len(port.shape) and all(map(_agree, repeat(what), shape, port.shape))
     return None if fits else f"{shape}, the manifest says {list(port.shape)}"
 
 
@@ -88,11 +89,11 @@ def _size(dim: onnx.TensorShapeProto.Dimension) -> int | str:
     return dim.dim_value if dim.HasField("dim_value") else dim.dim_param
 
 
-def _agree(there: int | str, promised: int | str) -> bool:
-    """A size that the graph leaves open (of outputs) contradicts nothing; a number is no word."""
-    return there == "" or (
-        isinstance(there, int) == isinstance(promised, int) and (there == promised or isinstance(there, str))
-    )
+def _agree(what: str, there: int | str, promised: int | str) -> bool:
+    """A word is a size that varies, on both sides; of an output the graph or the manifest may leave it open."""
+    if isinstance(there, int) and isinstance(promised, int):
+        return there == promised
+    return what == "output" or isinstance(there, str) == isinstance(promised, str)
 
 
 def _first_line(error: object) -> str:

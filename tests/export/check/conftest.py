@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 
 import msgspec
+import numpy as np
 import onnx
 import pytest
 from msgspec.structs import replace
@@ -67,6 +68,7 @@ def rejected(check) -> Callable[..., dict[str, tuple[str, ...]]]:
 def parse(text: str, opset: int = 20) -> onnx.ModelProto:
     """``inputs => outputs <constants> { nodes }`` in the text form of ONNX; ``ones`` fills a constant."""
     text = re.sub(r"\[([\d,]+)\] (\w+) = ones", _ones, text)
+    text = re.sub(r"(float16\S* \w+ = )\{([^}]*)\}", _halves, text)
     inputs, outputs, opener, rest = re.fullmatch(r"(.*?)=>(.*?)([<{])(.*)", text, re.DOTALL).groups()
     domains = "".join(f', "{name}" : 1' for name in ("com.microsoft", "trt.plugins", "local") if name in text)
     header = f'<ir_version: 10, opset_import: ["" : {opset}{domains}]>'
@@ -78,14 +80,21 @@ def _ones(found: re.Match[str]) -> str:
     return f"[{found[1]}] {found[2]} = {{{','.join(['1'] * count)}}}"
 
 
+def _halves(found: re.Match[str]) -> str:
+    """ONNX reads float16 as its bits."""
+    bits = np.array([float(word) for word in found[2].split(",")], np.float16).view(np.uint16)
+    return f"{found[1]}{{{','.join(map(str, bits))}}}"
+
+
 def describe(model: onnx.ModelProto, **manifest: object) -> Graph:
     """What the manifest would say of a graph that is as it should be."""
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = tuple(map(_port, (value for value in model.graph.input if value.name not in constants)))
     words = {size for port in inputs for size in port.shape if isinstance(size, str)}
     profiles = ({word: Span(1, 2, 4) for word in sorted(words)},) if words else ()
-    values = {"precision": "float32", "profiles": profiles, "inputs": inputs, **manifest}
-    return Graph("part", "part.onnx", outputs=tuple(map(_port, model.graph.output)), **values)
+    outputs = tuple(map(_port, model.graph.output))
+    values = {"precision": "float32", "profiles": profiles, "inputs": inputs, "outputs": outputs, **manifest}
+    return Graph("part", "part.onnx", **values)
 
 
 def _port(value: onnx.ValueInfoProto) -> Port:
