@@ -51,12 +51,22 @@ def answerer(checkpoints, tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def jetson_bundle(captioner, tmp_path) -> Path:
+def foreign_bundle(captioner, tmp_path) -> Path:
     """A bundle whose target names an engine that this version has no backend for."""
-    folder = tmp_path / "jetson.bundle"
-    shutil.copytree(captioner, folder)
+    return _for_coreml(captioner, tmp_path / "foreign.bundle", fallback=())
+
+
+@pytest.fixture
+def bundle_with_fallback(captioner, tmp_path) -> Path:
+    """Another, whose target says what to try instead."""
+    return _for_coreml(captioner, tmp_path / "fallback.bundle", fallback=("openvinno", "onnxruntime"))
+
+
+def _for_coreml(bundle: Path, folder: Path, fallback: tuple[str, ...]) -> Path:
+    shutil.copytree(bundle, folder)
     manifest = open_bundle(folder).manifest
-    target = msgspec.structs.replace(manifest.target, backends={"tower": "tensorrt", "decode": "tensorrt"})
+    engines = {"tower": "coreml", "decode": "coreml"}
+    target = msgspec.structs.replace(manifest.target, backends=engines, fallback=fallback)
     for name in (MANIFEST, SEAL):
         (folder / name).unlink()
     write_manifest(folder, msgspec.structs.replace(manifest, target=target))

@@ -108,11 +108,18 @@ def test_threads_that_the_machine_lacks_are_a_usage_error(mmedge, captioner, pic
 
 
 @slow
-def test_a_bundle_for_an_engine_that_is_not_there_exits_5_and_runs_on_another(mmedge, jetson_bundle, pictures):
-    shown = mmedge("caption", jetson_bundle, pictures / "red.png")
+def test_a_bundle_for_an_engine_that_is_not_there_exits_5_and_runs_on_another(mmedge, foreign_bundle, pictures):
+    shown = mmedge("caption", foreign_bundle, pictures / "red.png")
     hint = "run it here with --backend onnxruntime"
-    assert shown == (5, "", f"error: this version has no engine `tensorrt`\n\nhint: {hint}\n")
-    assert mmedge("caption", jetson_bundle, pictures / "red.png", "--backend", "onnxruntime").code == 0
+    assert shown == (5, "", f"error: this version has no engine `coreml`\n\nhint: {hint}\n")
+    assert mmedge("caption", foreign_bundle, pictures / "red.png", "--backend", "onnxruntime").code == 0
+
+
+@slow
+def test_where_the_engine_is_missing_a_fall_back_answers_and_says_so(mmedge, captioner, bundle_with_fallback, pictures):
+    want, shown = (mmedge("caption", bundle, pictures / "red.png") for bundle in (captioner, bundle_with_fallback))
+    assert (shown.code, shown.out) == (0, want.out)
+    assert "coreml cannot run `encoder` here, onnxruntime does: this version has no engine `coreml`" in caplog.text
 
 
 @slow

@@ -33,10 +33,10 @@ def test_a_changed_file_exits_4_and_is_named(mmedge, captioner, tmp_path):
 
 
 @slow
-def test_a_bundle_for_an_engine_that_is_not_there_exits_5_and_passes_on_another(mmedge, jetson_bundle):
-    shown = mmedge("verify", jetson_bundle)
-    assert shown.code == 5 and "this version has no engine `tensorrt`" in shown.err
-    assert mmedge("verify", jetson_bundle, "--backend", "onnxruntime").code == 0
+def test_a_bundle_for_an_engine_that_is_not_there_exits_5_and_passes_on_another(mmedge, foreign_bundle):
+    shown = mmedge("verify", foreign_bundle)
+    assert shown.code == 5 and "this version has no engine `coreml`" in shown.err
+    assert mmedge("verify", foreign_bundle, "--backend", "onnxruntime").code == 0
 
 
 @slow
