@@ -38,7 +38,7 @@ def build(graph: Graph, source: Path, output: Path, options: Options, progress: 
     trt, what = library(), f"build `{graph.component}`"
     check_cache(graph)
     log().errors.clear()
-    with told_as_ours(f"tensorrt cannot {what}", (RuntimeError, TypeError)):
+    with told_as_ours(f"tensorrt cannot {what}", (RuntimeError,)):
         builder = must(trt.Builder(log()), lambda: failure(what))
         network = must(builder.create_network(_network_flags(trt)), lambda: failure(what))
         parser = trt.OnnxParser(network, log())  # owns the weights: it must outlive the network

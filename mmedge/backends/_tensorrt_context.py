@@ -89,20 +89,21 @@ class Way:
     def run(self, record: bool) -> bool:
         """Enqueue a run, from its recording if there is one; ``record`` lets one be made after a first run without.
 
-        Returns whether recordings are still worth trying.
+        Returns false if it cannot be recorded.
         """
+        recordable = True
         if record and self._warm and not self._recording:
             try:
                 self._recording = self._cuda.record(self._stream, self._enqueue)
             except MmedgeError as error:
                 _log.warning("`%s` is run without a CUDA graph: %s", self._component, error.message)
-                record = False
+                recordable = False
         if self._recording:
             self._cuda.launch(self._recording, self._stream)
         else:
             self._enqueue()
             self._warm = True
-        return record
+        return recordable
 
     def forget(self) -> None:
         """Give the recording back."""

@@ -54,13 +54,14 @@ class TensorRtSession:
         self._running()
         tensors = self._inputs.hold(held or {})
         self._profile(self._inputs.sizes({}))
-        self._held = {name: self._converted(name, tensor) for name, tensor in tensors.items()}
+        tensors = {name: self._converted(name, tensor) for name, tensor in tensors.items()}
         places = self._places.of(0, step=False)
-        for name, tensor in self._held.items():
+        for name, tensor in tensors.items():
             self._cuda.to_device(places[name], tensor.ctypes.data, tensor.nbytes, self._stream)
         for address, size in self._places.cache:
             self._cuda.zero(address, size, self._stream)
         self._cuda.synchronize(self._stream)
+        self._held = {name: tensor.shape for name, tensor in tensors.items()}
         self._turn = 0
         self._said: int | None = None
         if self._cache:
@@ -74,11 +75,12 @@ class TensorRtSession:
         tensors |= self._cache.steer(length) if self._cache else {}
         tensors = {name: self._converted(name, tensor) for name, tensor in tensors.items()}
         way, places = self._way(profile), self._places.of(self._turn, self._is_step(profile))
-        way.set_shapes({name: tensor.shape for name, tensor in (self._held | tensors).items()})
+        way.set_shapes(self._held | {name: tensor.shape for name, tensor in tensors.items()})
         for name, tensor in tensors.items():
             if not self._is_there(name, tensor):
                 self._buffers.upload(name, tensor, places[name])
-        self._record = way.run(self._record and self._is_step(profile))
+        recordable = way.run(self._record and self._is_step(profile))
+        self._record = self._record and recordable
         types = self._edges.dtypes
         found = {name: self._buffers.download(name, places[name], way.shape(name), types[name]) for name in names}
         self._cuda.synchronize(self._stream)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -11,12 +12,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from msgspec.structs import replace
 from onnx import helper, numpy_helper
 
 from mmedge.core import find
 from mmedge.core.backend import Backend, Session
 from mmedge.core.manifest import Graph
-from mmedge.core.ports import CacheShape, Port, Tensors
+from mmedge.core.ports import CacheShape, Port, Span, Tensors
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "doubles"))
 
 LAYERS, HEADS, HEAD_DIM, VOCABULARY, POSITIONS = 2, 2, 8, 20, 32
 WIDTH = HEADS * HEAD_DIM
@@ -41,7 +45,19 @@ DECODER = Graph(
     precision="float32",
     cache=CacheShape(LAYERS, HEADS, HEAD_DIM),
 )
+CAPACITY = 16
+SOURCE = Span(1, 5, 9)
 ENGINES = ("onnxruntime", "openvino")
+
+
+def fixed_decoder(dtype: str = "float32") -> Graph:
+    """The decoder with a cache of fixed length, which chooses the token itself: as engines that are built want it."""
+    return replace(
+        DECODER,
+        outputs=(Port("token", "int64", (1, 1)), *DECODER.outputs),
+        cache=CacheShape(LAYERS, HEADS, HEAD_DIM, dtype, CAPACITY),
+        profiles=({"length": Span(1, 1, 1), "source": SOURCE}, {"length": Span(1, 4, 12), "source": SOURCE}),
+    )
 
 
 @dataclass
@@ -62,14 +78,15 @@ class Draft:
         self.constants.append(numpy_helper.from_array(value, name))
         return name
 
-    def write(self, graph: Graph, path: Path) -> Path:
+    def write(self, graph: Graph, path: Path, opset: int = 23) -> Path:
         cache = graph.cache
-        inputs = [_value(port) for port in (*graph.inputs, *(cache.past() if cache else ()))]
+        made = (*cache.past(), *cache.steering()) if cache else ()
+        inputs = [_value(port) for port in (*graph.inputs, *made)]
         outputs = [_value(port) for port in (*graph.outputs, *(cache.present() if cache else ()))]
         model = helper.make_model(
             helper.make_graph(self.nodes, graph.component, inputs, outputs, self.constants),
             ir_version=10,
-            opset_imports=[helper.make_opsetid("", 23)],
+            opset_imports=[helper.make_opsetid("", opset)],
         )
         onnx.checker.check_model(model, full_check=True)
         onnx.save(model, path, save_as_external_data=True, location=f"{path.name}.data", size_threshold=512)
@@ -125,6 +142,55 @@ class TinyDecoder:
         draft("MatMul", last, self.head, name="logits")
         return draft.write(DECODER, path)
 
+    def write_fixed(self, graph: Graph, path: Path, kind: str = "ScatterND") -> Path:
+        """The same numbers with plain operators of opset 20, the cache written by ``kind``."""
+        draft = Draft()
+        hidden = draft("Add", draft("Gather", self.words, "input_ids"), draft("Gather", self.places, "position_ids"))
+        slots = _draft_slots(draft)
+        for index, layer in enumerate(self.layers):
+            query, key, value = (_draft_split(draft, draft("MatMul", hidden, layer[name])) for name in "qkv")
+            key, value = (
+                _draft_keep(draft, f"{index}.{part}", new, slots, kind, graph.cache.dtype)
+                for part, new in (("key", key), ("value", value))
+            )
+            hidden = _draft_add(draft, hidden, _draft_plain(draft, query, key, value, "attention_bias"), layer["o"])
+            query = _draft_split(draft, draft("MatMul", hidden, layer["x"]))
+            cross = (f"cross.{index}.{part}" for part in ("key", "value"))
+            hidden = _draft_add(draft, hidden, _draft_plain(draft, query, *cross), layer["c"])
+            hidden = _draft_add(draft, hidden, draft("Relu", draft("MatMul", hidden, layer["u"])), layer["d"])
+        last = draft("Slice", hidden, np.array([-1]), np.array([1 << 40]), np.array([1]))
+        logits = draft("MatMul", last, self.head, name="logits")
+        draft("ArgMax", logits, axis=-1, keepdims=0, name="token")
+        return draft.write(graph, path, opset=20 if kind == "ScatterND" else 24)
+
+
+def _draft_slots(draft: Draft) -> str:
+    """Slots of the cache that a step writes, [length, 1]."""
+    length = draft("Squeeze", draft("Shape", "input_ids", start=1, end=2))
+    slots = draft("Add", draft("Range", np.array(0), length, np.array(1)), "cache_position")
+    return draft("Unsqueeze", slots, np.array([1]))
+
+
+def _draft_keep(draft: Draft, name: str, new: str, slots: str, kind: str, dtype: str) -> str:
+    """The past with ``new`` written into it."""
+    past, present = f"past.{name}", f"present.{name}"
+    new = draft("Cast", new, to=helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
+    if kind == "TensorScatter":
+        draft("TensorScatter", past, new, "cache_position", axis=2, name=present)
+    else:
+        by_slot = [draft("Transpose", value, perm=[2, 0, 1, 3]) for value in (past, new)]
+        draft("Transpose", draft("ScatterND", by_slot[0], slots, by_slot[1]), perm=[1, 2, 0, 3], name=present)
+    return draft("Cast", present, to=onnx.TensorProto.FLOAT)
+
+
+def _draft_plain(draft: Draft, query: str, key: str, value: str, bias: str = "") -> str:
+    """Attention without an operator of its own."""
+    scale = np.float32(HEAD_DIM**-0.5)
+    scores = draft("MatMul", draft("Mul", query, scale), draft("Transpose", key, perm=[0, 1, 3, 2]))
+    weights = draft("Softmax", draft("Add", scores, bias) if bias else scores, axis=-1)
+    heads = draft("Transpose", draft("MatMul", weights, value), perm=[0, 2, 1, 3])
+    return draft("Reshape", heads, np.array([1, -1, WIDTH]))
+
 
 def _draft_mask(draft: Draft) -> str:
     """0 for what a position may see, a large negative number for what comes later."""
@@ -179,6 +245,18 @@ def write_tower(path: Path) -> Path:
 @pytest.fixture(scope="session")
 def tiny() -> TinyDecoder:
     return TinyDecoder()
+
+
+@pytest.fixture(scope="session")
+def fixed_source(tiny: TinyDecoder, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., tuple[Graph, Path]]:
+    """``fixed_source(dtype, kind)``: the decoder with a fixed cache, and its file."""
+    folder = tmp_path_factory.mktemp("fixed")
+
+    def write(dtype: str = "float32", kind: str = "ScatterND") -> tuple[Graph, Path]:
+        graph, path = fixed_decoder(dtype), folder / f"{dtype}-{kind}.onnx"
+        return graph, path if path.exists() else tiny.write_fixed(graph, path, kind)
+
+    return write
 
 
 @pytest.fixture(scope="session")
