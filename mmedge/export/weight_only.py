@@ -69,7 +69,8 @@ def quantize_weights(
             warnings.append(f"`{node.name}` stays in float32: its {inputs} inputs are no multiple of {BLOCK_SIZES[-1]}")
         else:
             matrix = node.inputs[1].const_value.numpy()
-            SPELLINGS[spelling](graph, node, quantize_blocks(matrix, 8 if _makes_logits(node) else bits, size))
+            make = positive_blocks if products_only else quantize_blocks
+            SPELLINGS[spelling](graph, node, make(matrix, 8 if _makes_logits(node) else bits, size))
     for node in nodes:
         if _is_large_lookup(node):
             _quantize_lookup(graph, node)
@@ -83,6 +84,18 @@ def quantize_blocks(matrix: np.ndarray, bits: int, size: int) -> Blocks:
     config = DefaultWeightOnlyQuantConfig(block_size=size, is_symmetric=True, bits=bits)
     packed, scales, _ = DefaultWeightOnlyQuantizer(config).qbits_block_quant(np.ascontiguousarray(matrix))
     return Blocks(packed, scales.reshape(len(packed), -1), bits, size)
+
+
+def positive_blocks(matrix: np.ndarray, bits: int, size: int) -> Blocks:
+    """The same with scales above 0, as TensorRT wants them: ONNX Runtime's quantizer writes a negative scale where the
+    largest value of a block is positive, to use the one code more that there is below zero."""
+    most = (1 << bits - 1) - 1
+    blocks = np.ascontiguousarray(matrix.T, np.float32).reshape(matrix.shape[1], -1, size)
+    scales = np.maximum(np.abs(blocks).max(axis=-1) / most, np.finfo(np.float16).tiny)
+    codes = np.rint(blocks / scales[..., None]).astype(np.int16) + most + 1
+    flat = codes.reshape(len(codes), -1).astype(np.uint8)
+    packed = flat if bits == 8 else flat[:, ::2] | flat[:, 1::2] << 4
+    return Blocks(packed.reshape(*scales.shape, -1), scales.astype(np.float32), bits, size)
 
 
 def _spell_as_blocks(graph: onnx_ir.Graph, node: onnx_ir.Node, blocks: Blocks) -> None:

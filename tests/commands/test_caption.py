@@ -116,7 +116,9 @@ def test_a_bundle_for_an_engine_that_is_not_there_exits_5_and_runs_on_another(mm
 
 
 @slow
-def test_where_the_engine_is_missing_a_fall_back_answers_and_says_so(mmedge, captioner, bundle_with_fallback, pictures):
+def test_where_the_engine_is_missing_a_fall_back_answers_and_says_so(
+    mmedge, captioner, bundle_with_fallback, pictures, caplog
+):
     want, shown = (mmedge("caption", bundle, pictures / "red.png") for bundle in (captioner, bundle_with_fallback))
     assert (shown.code, shown.out) == (0, want.out)
     assert "coreml cannot run `encoder` here, onnxruntime does: this version has no engine `coreml`" in caplog.text

@@ -523,6 +523,29 @@ def test_a_typed_int8_graph_is_float16_around_its_integers(tmp_path, graphs, old
     assert {int(constants[node.input[2]].max()) for node in quantizers if len(node.input) > 2} == {0}
 
 
+def test_a_typed_engine_gets_int4_with_scales_above_zero(tmp_path, graphs, old_tower, pictures):
+    output = tmp_path / "typed.onnx"
+    made = quantize(graphs.tower, old_tower, output, precision="int4-weights", feeds=pictures, target=JETSON)
+    graph, _, constants = loaded(output)
+    nodes = [node for node in graph.node if node.op_type == "DequantizeLinear"]
+    assert nodes and all((constants[node.input[1]] > 0).all() for node in nodes)
+    assert {node.op_type for node in graph.node if node.domain} == set() and made.graph.precision == "int4-weights"
+    assert least_cosine(on_onnxruntime(old_tower, pictures[0]), on_onnxruntime(output, pictures[0])) > 0.98
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_positive_blocks_are_as_near_as_those_of_the_library(bits):
+    matrix = np.random.default_rng(0).normal(size=(64, 24)).astype(np.float32)
+
+    def error(blocks: weight_only.Blocks) -> float:
+        scales = np.repeat(blocks.scales.T, blocks.size, axis=0)
+        return float(np.abs(blocks.values().astype(np.float32) * scales - matrix).max())
+
+    ours, theirs = (make(matrix, bits, 32) for make in (weight_only.positive_blocks, weight_only.quantize_blocks))
+    assert (ours.scales > 0).all() and ours.packed.shape == theirs.packed.shape
+    assert error(ours) <= 1.2 * error(theirs)
+
+
 def test_norms_of_a_typed_engine_are_float16_while_their_values_are_small(tmp_path, graphs, old_tower, pictures):
     output = tmp_path / "typed.onnx"
     made = quantize(graphs.tower, old_tower, output, precision="float16", feeds=pictures, target=JETSON)
