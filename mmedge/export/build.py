@@ -23,6 +23,8 @@ from mmedge.core.writing import Draft, check_space, new_bundle
 from mmedge.errors import UsageError
 from mmedge.export.agree import answer_greedily, compare_answers, compare_graphs, compare_preprocessing, judge
 from mmedge.export.calibrate import Recorder, Recording, record
+from mmedge.export.check.findings import refuse
+from mmedge.export.check.run import check_graphs
 from mmedge.export.decoder import close_decoder
 from mmedge.export.estimate import check_builder, too_large
 from mmedge.export.examples import QUESTION, Example, hold_out, make_examples
@@ -107,7 +109,7 @@ def export(
         rest = rest or tuple(Sample(example.name, example.picture, example.text) for example in examples)
         feeds, doubts = _calibrate(stages, plan, source, traced, rest, work, skip_bad)
         graphs, warnings = _quantize(stages, plan, traced, feeds, work, draft.folder)
-        warnings += (*plan.warnings, *((*doubts, *few) if feeds else ()))
+        warnings += (*plan.warnings, *((*doubts, *few) if feeds else ()), *_check(stages, plan, graphs, draft.folder))
         judgement = _judge(stages, plan, source, graphs, examples, draft.folder)
         bundle = _pack(stages, plan, source, graphs, examples, judgement, warnings, draft)
     return Report(
@@ -223,6 +225,15 @@ def _quantize(
         graphs.append(made.graph)
         warnings += made.warnings
     return graphs, warnings
+
+
+def _check(stages: Stages, plan: Plan, graphs: Sequence[Graph], folder: Path) -> tuple[str, ...]:
+    """Refuse what the target's engines could not build; what they would do badly is a warning."""
+    with stages.stage("check") as note:
+        findings = check_graphs(graphs, folder, plan.target)
+        refuse(findings)
+        note(findings.summary.partition(" in ")[0])
+    return tuple(f"`{finding.component}`: {finding.message}" for finding in findings.of("warning"))
 
 
 def _judge(
