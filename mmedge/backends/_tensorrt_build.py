@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -139,21 +140,31 @@ def _unranged(graph: Graph, port: Port) -> BackendError:
 
 def _read_timings(config: Any, path: Path) -> None:
     """What earlier builds measured; of another device it is refused by TensorRT, and measured anew."""
-    known = path.read_bytes() if path.is_file() else b""
+    known = b""
+    with _timings_optional(path):
+        known = path.read_bytes() if path.is_file() else b""
     if not (known and config.set_timing_cache(config.create_timing_cache(known), False)):
         config.set_timing_cache(config.create_timing_cache(b""), False)
     log().errors.clear()
 
 
 def _write_timings(config: Any, path: Path) -> None:
-    timings = config.get_timing_cache()
-    if timings is None:
-        return
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    """Whole or not at all: another process may be building beside this one."""
+    timings, draft = config.get_timing_cache(), path.with_name(f"{path.name}.{os.getpid()}")
+    with _timings_optional(path):
+        try:
+            draft.write_bytes(timings.serialize())
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def _timings_optional(path: Path) -> Iterator[None]:
+    """Without them an engine is built all the same, it only takes longer."""
     try:
-        draft.write_bytes(timings.serialize())
-        draft.replace(path)
-    except OSError as error:  # the engine is built, only the next one takes longer
+        yield
+    except OSError as error:
         _log.warning("what was measured while building cannot be kept in `%s`: %s", path, error.strerror)
 
 

@@ -431,6 +431,9 @@ def _plan(world: Any, network: Any, config: Any) -> Plan:
         aliases=aliases if world.has("ICudaEngine", "get_aliased_input_tensor") else {},
         shares_profiles=settings.version != "8.6" or "PROFILE_SHARING_0806" in config._state.features,
         flags=sorted(config._state.flags),
+        typed=network._state.typed,
+        pools=config._state.pools,
+        level=config._state.level,
     )
 
 

@@ -29,6 +29,9 @@ class Plan(NamedTuple):
     """Input by output, where an output is written in the memory of an input."""
     shares_profiles: bool
     flags: list[str]
+    typed: bool
+    pools: dict[str, int]
+    level: int
 
 
 def to_bytes(plan: Plan, model: bytes) -> bytes:
