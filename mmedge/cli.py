@@ -26,8 +26,18 @@ from mmedge.errors import MmedgeError, ResourceError, UsageError
 from mmedge.signals import SIGNALLED, Stopped, raise_on_signals, stopped
 
 COMMANDS = (
-    *("export", "check", "compile", "caption", "ask", "verify", "inspect", "profile"),
-    *("doctor", "targets", "recipes"),
+    "export",
+    "check",
+    "compile",
+    "caption",
+    "ask",
+    "verify",
+    "inspect",
+    "profile",
+    "doctor",
+    "pack",
+    "targets",
+    "recipes",
 )
 """Each is the function of this name in ``mmedge/commands/<name>.py``, a module that imports next to nothing itself."""
 

@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# Installs mmedge beside this file on a Jetson, and makes the bundle ready for it; it may be run again at any time.
+#   ./install.sh [--no-compile]
+# It takes packages from the folder `wheels` if there are any, and then needs no network.
+# PYTHON is the interpreter (the system's own, which the module `tensorrt` of JetPack is for), VENV where to install.
+set -euo pipefail
+cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")"
+
+python=${PYTHON:-/usr/bin/python3}
+venv=${VENV:-$PWD/venv}
+fail() { echo "install.sh: $*" >&2; exit 1; }
+
+compile=yes
+case ${1:-} in
+    "") ;;
+    --no-compile) compile=no ;;
+    *) fail "it takes --no-compile or nothing, not '$1'" ;;
+esac
+
+version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])') || fail "there is no Python at $python"
+requirements=requirements-$version.txt
+[ -f "$requirements" ] || fail "there is nothing here for Python $version, only: $(echo requirements-*.txt)"
+
+echo "== Python $version at $python, into $venv"
+"$python" -m venv --system-site-packages "$venv" || fail "first: sudo apt install python3-venv"
+
+pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
+if compgen -G "wheels/*.whl" >/dev/null; then
+    pip install --quiet --no-index --find-links wheels -r "$requirements"
+else
+    echo "there are no wheels here: taking them from the network"
+    pip install --quiet -r "$requirements"
+fi
+
+cat <<'CHOICES'
+== ONNX Runtime, which runs what TensorRT does not
+There are three for a Jetson; the first is installed now.
+  1. For the CPU. It works everywhere.
+  2. For the GPU with JetPack 6, from the index of the Jetson AI Lab:
+       venv/bin/pip uninstall onnxruntime
+       venv/bin/pip install --index-url https://pypi.jetson-ai-lab.io/jp6/cu126/+simple/ onnxruntime-gpu
+  3. For the GPU with JetPack 7, a wheel built for it by its users:
+       https://github.com/Shattered217/Jetson-Orin-Wheels/releases
+Never `pip install onnxruntime-gpu` from the usual index: it has no kernels for the GPU of a Jetson.
+CHOICES
+
+echo "== what is here"
+"$venv/bin/mmedge" doctor
+
+if [ "$compile" = yes ]; then
+    echo "== making the bundle ready"
+    "$venv/bin/mmedge" compile model.bundle
+    echo "== done; try: $venv/bin/mmedge caption $PWD/model.bundle PICTURE"
+fi
