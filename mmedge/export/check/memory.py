@@ -6,6 +6,7 @@ its graph.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -138,7 +139,9 @@ def _to_run(opened: Opened, graphs: Sequence[Opened]) -> Iterator[Sum]:
     made = {port.name for other in graphs for port in other.graph.outputs}
     held = [port for port in graph.inputs if port.name in made] if cache else []
     if held:
-        yield Sum(f"held for {graph.component}", sum(map(_port_mib, held)), f"{len(held)} outputs of other graphs")
+        largest = {word: size for profile in _largest(graph) for word, size in profile.items()}
+        mib = sum(_port_mib(port, largest) for port in held)
+        yield Sum(f"held for {graph.component}", mib, f"{len(held)} outputs of other graphs")
 
 
 def _alive(opened: Opened, profile: Mapping[str, int], sizes: Mapping[str, object]) -> str:
@@ -152,6 +155,6 @@ def _largest(graph: Graph) -> list[dict[str, int]]:
     return [{word: span.largest for word, span in profile.items()} for profile in graph.profiles] or [{}]
 
 
-def _port_mib(port: Port) -> float:
-    sizes = [size for size in port.shape if isinstance(size, int)]
-    return float(np.prod(sizes, dtype=np.float64)) * np.dtype(port.dtype).itemsize / MIB
+def _port_mib(port: Port, sizes: Mapping[str, int]) -> float:
+    elements = math.prod(size if isinstance(size, int) else sizes.get(size, 1) for size in port.shape)
+    return elements * np.dtype(port.dtype).itemsize / MIB

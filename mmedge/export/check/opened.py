@@ -17,7 +17,7 @@ from mmedge.core.manifest import Graph
 from mmedge.core.ports import Port
 from mmedge.errors import BundleError
 from mmedge.export.check.findings import Finding, Severity
-from mmedge.export.check.modules import module_of
+from mmedge.export.check.modules import module_near
 
 STANDARD = ("", "ai.onnx")
 """Both are names of the operators of ONNX itself."""
@@ -60,11 +60,15 @@ class Opened:
     def finding(
         self, check: str, severity: Severity, message: str, hint: str, node: onnx_ir.Node | None = None
     ) -> Finding:
-        where = {"node": node.name or node.op_type, "module": module_of(node)} if node is not None else {}
+        where = {"node": node.name or node.op_type, "module": module_near(node)} if node is not None else {}
         return Finding(check, severity, self.component, message, hint, **where)
 
-    def sized(self, sizes: Mapping[str, int]) -> dict[str, tuple[int, np.dtype]]:
-        """Elements and dtype of every tensor whose shape is known once the words in the inputs' shapes are numbers."""
+    def sized(self, sizes: Mapping[str, int], strict: bool = False) -> dict[str, tuple[int, np.dtype]]:
+        """Elements and dtype of every tensor whose shape is known once the words in the inputs' shapes are numbers.
+
+        Raises:
+            onnx.shape_inference.InferenceError: if ``strict``, where the sizes do not fit together.
+        """
         model = onnx.ModelProto()
         model.CopyFrom(_inlined(self.proto))
         for value in model.graph.input:
@@ -74,7 +78,7 @@ class Opened:
         for value in model.graph.output:
             value.type.tensor_type.ClearField("shape")
         del model.graph.value_info[:]
-        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=strict, data_prop=True).graph
         return {value.name: size for value in (*inferred.value_info, *inferred.output) if (size := _size(value))}
 
 
@@ -116,14 +120,7 @@ def number(value: onnx_ir.Value | None) -> float | None:
 
 def is_fixed(value: onnx_ir.Value | None) -> bool:
     """Whether an engine builder can compute it: constants and fixed sizes, and what is made of these alone."""
-    if value is None or constant(value) is not None:
-        return True
-    node = value.producer()
-    if node is None:
-        return False
-    if node.op_type in INDEX_OPERATORS:
-        return node.inputs[0] is not None and is_static(node.inputs[0])
-    return all(is_fixed(source) for source in node.inputs)
+    return value is None or not any(_varies(each) for each in _ancestors(value))
 
 
 def is_static(value: onnx_ir.Value) -> bool:
@@ -143,6 +140,11 @@ def given(node: onnx_ir.Node, index: int) -> onnx_ir.Value | None:
 
 def sources(value: onnx_ir.Value) -> Iterator[onnx_ir.Value]:
     """The inputs of the graph whose values, not only sizes, decide the values of ``value``."""
+    return (each for each in _ancestors(value) if each.is_graph_input())
+
+
+def _ancestors(value: onnx_ir.Value) -> Iterator[onnx_ir.Value]:
+    """``value`` and all that it is computed from by value, constants aside."""
     seen: set[onnx_ir.Value] = set()
     waiting = [value]
     while waiting:
@@ -150,11 +152,18 @@ def sources(value: onnx_ir.Value) -> Iterator[onnx_ir.Value]:
         if value in seen or constant(value) is not None:
             continue
         seen.add(value)
+        yield value
         node = value.producer()
-        if value.is_graph_input():
-            yield value
-        elif node is not None and node.op_type not in INDEX_OPERATORS:
+        if node is not None and node.op_type not in INDEX_OPERATORS:
             waiting += [source for source in node.inputs if source is not None]
+
+
+def _varies(value: onnx_ir.Value) -> bool:
+    node = value.producer()
+    if node is None:
+        return True
+    source = node.inputs[0] if node.op_type in INDEX_OPERATORS else None
+    return source is not None and not is_static(source)
 
 
 def _inlined(proto: onnx.ModelProto) -> onnx.ModelProto:

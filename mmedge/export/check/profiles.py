@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+import onnx
+
 from mmedge.core.ports import Port, Span
 from mmedge.core.target import Target
 from mmedge.export.check.findings import Finding
@@ -27,6 +29,7 @@ def check_profiles(opened: Opened, target: Target) -> Iterator[Finding]:
         yield opened.finding("profiles/missing", "error", f"no ranges for the sizes {named}", hint)
     if opened.graph.cache:
         yield from _check_decoder(opened, target)
+    yield from _check_shapes(opened)
 
 
 def _check_batch(opened: Opened) -> Iterator[Finding]:
@@ -50,6 +53,22 @@ def _check_profile(
             message = f"the range of `{word}` in profile {number} is {span.smallest}, {span.usual}, {span.largest}"
             hint = "order it as smallest, usual, largest, all above 0"
             yield opened.finding("profiles/order", "error", message, hint)
+
+
+def _check_shapes(opened: Opened) -> Iterator[Finding]:
+    """The graph at both ends of each profile."""
+    if opened.problem:  # reported already
+        return
+    for profile in opened.graph.profiles:
+        for end in ("smallest", "largest"):
+            sizes = {word: getattr(span, end) for word, span in profile.items()}
+            try:
+                opened.sized(sizes, strict=True)
+            except onnx.shape_inference.InferenceError as error:
+                where = ", ".join(f"{word} {size}" for word, size in sizes.items())
+                message = f"its shapes do not fit at {where}: {' '.join(str(error).split())[:300]}"
+                yield opened.finding("profiles/shapes", "error", message, "narrow the range, or trace it otherwise")
+                return
 
 
 def _check_decoder(opened: Opened, target: Target) -> Iterator[Finding]:

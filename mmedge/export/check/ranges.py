@@ -12,7 +12,8 @@ from onnx_ir import DataType
 
 from mmedge.errors import BundleError
 from mmedge.export.check.findings import Finding
-from mmedge.export.check.opened import Opened, constant
+from mmedge.export.check.follow import MOVES
+from mmedge.export.check.opened import Opened, constant, is_fixed
 
 FOLDER = "ranges"
 """Of a bundle: ``<component>.json`` has the largest absolute value of each tensor on the calibration data."""
@@ -36,6 +37,9 @@ SUMS = ("Exp", "Pow", "ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2", 
 """Norms and softmax spelled out, whose squares, exponentials and sums no kernel guards."""
 
 ANGLES = ("Sin", "Cos")
+
+SAME = ("Cast", "QuantizeLinear", "DequantizeLinear", *MOVES)
+"""Their outputs are no larger than what they read."""
 
 EPSILONS = 16
 """Constants of up to this many elements are numbers that someone chose; among the weights tiny ones are usual."""
@@ -90,17 +94,21 @@ def _check_recorded(opened: Opened, ranges: Mapping[str, float] | None) -> Itera
 
 
 def _computed(opened: Opened) -> Iterator[onnx_ir.Value]:
-    return (value for node in opened.nodes for value in node.outputs if _is_half(value) and constant(value) is None)
+    """What is made of inputs; weights that are stored smaller are no larger than they were."""
+    return (value for node in opened.nodes for value in node.outputs if _is_half(value) and not is_fixed(value))
 
 
 def _recorded(value: onnx_ir.Value, ranges: Mapping[str, float]) -> float | None:
-    """Of the value, or of the float32 one that it was cast from or is cast to."""
-    node = value.producer()
-    names = [value.name]
-    if node is not None and node.op_type == "Cast":
-        names.append(node.inputs[0].name)
-    names += [user.outputs[0].name for user in value.consumers() if user.op_type == "Cast"]
-    return next((ranges[name] for name in names if name in ranges), None)
+    """Of the value, or of one that has the same elements: before or after a cast, a quantization or a move."""
+    if value.name in ranges:
+        return ranges[value.name]
+    for user in value.consumers():
+        if user.op_type == "Cast" and user.outputs[0].name in ranges:
+            return ranges[user.outputs[0].name]
+    before = value.producer()
+    if before is None or before.op_type not in SAME or before.inputs[0] is None:
+        return None
+    return _recorded(before.inputs[0], ranges)
 
 
 def _check_operator(opened: Opened, node: onnx_ir.Node, ranges: Mapping[str, float]) -> Iterator[Finding]:

@@ -11,6 +11,7 @@ from mmedge.core.bundle import Bundle
 from mmedge.core.manifest import Graph
 from mmedge.core.target import Target
 from mmedge.export.check.attention import check_attention
+from mmedge.export.check.edges import check_edges
 from mmedge.export.check.findings import Finding, Findings, Found, gather
 from mmedge.export.check.fitting import check_fitting
 from mmedge.export.check.memory import check_contiguous, check_memory, plan_memory
@@ -49,7 +50,8 @@ def check_graphs(graphs: Sequence[Graph], folder: Path, target: Target) -> Findi
     opened = [open_graph(graph, folder / graph.file) for graph in graphs]
     memory = plan_memory(opened, target)
     found = [found for each in opened for found in _check(each, folder, target)]
-    found += [Found(finding) for finding in check_memory(memory, target)]
+    found += map(Found, check_edges(opened, target))
+    found += map(Found, check_memory(memory, target))
     names = tuple(graph.component for graph in graphs)
     return Findings(target.name, target.stacks, names, gather(found, target), memory)
 
