@@ -25,7 +25,6 @@ FULL = {"8.6": "8.6.2", "10.3": "10.3.0", "10.13": "10.13.3", "10.16": "10.16.2"
 # are the few members that this concerns among those acted out; each is documented for every version from 8.6 to 11.
 MISSED = {
     "ILogger": {"log"},  # from 10 on the table has it under Severity, the enum inside the class
-    "IHostMemory": {"__bytes__"},  # the buffer protocol (py::buffer_protocol)
 }
 ALWAYS = {"ILogger"}
 """Classes whose members the table misses altogether in some versions."""
@@ -99,7 +98,7 @@ def _class(name: str, kinds: dict[str, str], world: World) -> type:
     for member, value in vars(act).items():  # its own helpers, which no code outside may know
         if member.startswith("_") and member not in body and member not in ("__dict__", "__weakref__", "__module__"):
             body[member] = value
-    if act is object:
+    if "__init__" not in vars(act):
         body["__init__"] = _no_constructor
     bases = {"IHostMemory": bytes, "Logger": getattr(world.module, "ILogger", _Base)}
     return type(name, (bases.get(name, _Base),), body)

@@ -344,7 +344,7 @@ def _value(kind: type, given: object) -> object:
     """What C would receive."""
     if kind in (_NEW, POINTER(c_int), POINTER(c_size_t)):
         kind.from_param(given)  # type: ignore[attr-defined]
-        return given._obj  # type: ignore[attr-defined]
+        return getattr(given, "_obj", given)  # ctypes takes the thing itself, too
     if isinstance(given, kind):
         given = given.value  # type: ignore[attr-defined]
     if given is None and kind is c_void_p:
