@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mmedge.core.target import Target
-    from mmedge.export.check.findings import Finding, Findings, Sum
+    from mmedge.export.check.findings import Finding, Findings, Headroom, Sum
 
 
 def check_files(folder: Path, target: str | None, json: bool) -> int:
@@ -41,6 +41,7 @@ def _print_json(name: str, target: Target, findings: Findings) -> None:
             "build": findings.memory.build,
             "run": findings.memory.run,
         },
+        "float16": findings.float16,
         "summary": findings.summary,
     }
     print(msgspec.json.format(msgspec.json.encode(found)).decode())
@@ -56,9 +57,25 @@ def _show(name: str, target: Target, findings: Findings) -> None:
         if rows := [_row(group, stacks) for group in _groups(findings.of(severity))]:
             show_table((f"{severity}s", ""), rows, wrap="")
             print()
+    _show_float16(findings)
     _show_memory("to build", findings.memory.build, findings.memory.build_mib, target)
     _show_memory("to run", findings.memory.run, findings.memory.run_mib, target)
     print(findings.summary)
+
+
+def _show_float16(findings: Findings) -> None:
+    from mmedge.commands._table import show_table
+    from mmedge.export.check.ranges import SAFE
+
+    if findings.float16:
+        title = f"of {SAFE:,.0f} that are safe"
+        rows = [(each.component, f"{each.largest:,.0f}", _seen(each)) for each in findings.float16]
+        show_table(("float16", "largest", title), rows, wrap=title)
+        print()
+
+
+def _seen(headroom: Headroom) -> str:
+    return f"{headroom.recorded} of {headroom.values} values recorded, the largest at {headroom.node}"
 
 
 def _groups(found: tuple[Finding, ...]) -> list[list[Finding]]:

@@ -57,6 +57,19 @@ class MemoryPlan(Struct, frozen=True):
         return sum(part.mib for part in self.run)
 
 
+class Headroom(Struct, frozen=True):
+    """How far the values of a float16 graph were from where float16 ends, on the calibration data."""
+
+    component: str
+    values: int
+    """That are computed in float16."""
+    recorded: int
+    largest: float
+    tensor: str
+    node: str
+    """That makes the largest."""
+
+
 class Findings(Struct, frozen=True):
     """The outcome of a check, worst first."""
 
@@ -65,6 +78,7 @@ class Findings(Struct, frozen=True):
     graphs: tuple[str, ...]
     found: tuple[Finding, ...]
     memory: MemoryPlan
+    float16: tuple[Headroom, ...] = ()
 
     def of(self, severity: Severity) -> tuple[Finding, ...]:
         return tuple(finding for finding in self.found if finding.severity == severity)

@@ -46,6 +46,9 @@ DATA = {
 }
 """The type variables that the types in the table are about, where it is not the one of the first input alone."""
 
+INT4_OPSET = 21
+"""Of ONNX, the first with four-bit integers."""
+
 QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 """Their types have rules of their own (`qdq`)."""
 
@@ -75,6 +78,10 @@ def check_operators(opened: Opened, table: Table) -> Iterator[Finding]:
             yield problem
             continue
         yield from _check_types(opened, node, table)
+        if node.op_type == "Attention" and node.inputs[0].dtype == onnx_ir.DataType.FLOAT:
+            message = "`Attention` in float32: a later TensorRT found no kernel for it"
+            hint = "compute it in float16, or spell it with MatMul and Softmax"
+            yield opened.finding("operators/attention", "warning", message, hint, node)
         for wrong in broken_remarks(node, table):
             hint = "spell it another way, or compute it outside of the graph"
             yield opened.finding("operators/restriction", "error", wrong, hint, node)
@@ -95,9 +102,20 @@ def check_values(opened: Opened, target: Target) -> Iterator[Finding]:
 
 def _check_opset(opened: Opened, table: Table) -> Iterator[Finding]:
     lowest, highest = table.oldest_opset, table.newest_opset
-    if not lowest <= opened.opset <= highest:
-        message = f"operator set {opened.opset}, TensorRT {table.version} reads {lowest} to {highest}"
+    if lowest <= opened.opset <= highest:
+        return
+    message = f"operator set {opened.opset}, TensorRT {table.version} reads {lowest} to {highest}"
+    if opened.opset == INT4_OPSET and _has_int4(opened) and "INT4" in table.operators["DequantizeLinear"].types:
+        message += f"; it lists INT4 though, which begins with {INT4_OPSET}"
+        hint = "compare with another precision on the device before you rely on it"
+        yield opened.finding("operators/opset", "warning", message, hint)
+    else:
         yield opened.finding("operators/opset", "error", message, f"export with operator set {min(highest, 20)}")
+
+
+def _has_int4(opened: Opened) -> bool:
+    values = (value for node in opened.nodes for value in node.inputs if value is not None)
+    return any(value.dtype == onnx_ir.DataType.INT4 for value in values)
 
 
 def _unreadable(opened: Opened, node: onnx_ir.Node, table: Table) -> Finding | None:

@@ -11,7 +11,7 @@ import onnx_ir
 from onnx_ir import DataType
 
 from mmedge.errors import BundleError
-from mmedge.export.check.findings import Finding
+from mmedge.export.check.findings import Finding, Headroom
 from mmedge.export.check.follow import MOVES
 from mmedge.export.check.opened import Opened, constant, is_fixed
 
@@ -55,6 +55,18 @@ def check_ranges(opened: Opened, ranges: Mapping[str, float] | None) -> Iterator
         yield from _check_cast(opened, node)
     for value in _half_constants(opened):
         yield from _check_constant(opened, value)
+
+
+def measure_headroom(opened: Opened, ranges: Mapping[str, float] | None) -> Headroom | None:
+    """None for a graph without float16 values, or without records of them."""
+    known = {value: _recorded(value, ranges) for value in _computed(opened)} if ranges else {}
+    seen = {value: largest for value, largest in known.items() if largest is not None}
+    if not seen:
+        return None
+    value = max(seen, key=lambda each: seen[each])
+    node = value.producer()
+    where = node.name or node.op_type if node is not None else ""
+    return Headroom(opened.component, len(known), len(seen), seen[value], str(value.name), where)
 
 
 def read_ranges(folder: Path, component: str) -> dict[str, float] | None:

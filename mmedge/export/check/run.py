@@ -19,7 +19,7 @@ from mmedge.export.check.opened import Opened, open_graph
 from mmedge.export.check.operators import check_operators, check_values
 from mmedge.export.check.profiles import check_profiles
 from mmedge.export.check.qdq import check_blocks, check_quantization
-from mmedge.export.check.ranges import check_ranges, read_ranges
+from mmedge.export.check.ranges import check_ranges, measure_headroom, read_ranges
 from mmedge.export.check.shape import check_format, check_ports
 from mmedge.export.check.table import table
 
@@ -53,7 +53,9 @@ def check_graphs(graphs: Sequence[Graph], folder: Path, target: Target) -> Findi
     found += map(Found, check_edges(opened, target))
     found += map(Found, check_memory(memory, target))
     names = tuple(graph.component for graph in graphs)
-    return Findings(target.name, target.stacks, names, gather(found, target), memory)
+    half = (measure_headroom(each, read_ranges(folder, each.component)) for each in opened)
+    float16 = tuple(each for each in half if each is not None)
+    return Findings(target.name, target.stacks, names, gather(found, target), memory, float16)
 
 
 def _check(opened: Opened, folder: Path, target: Target) -> Iterator[Found]:

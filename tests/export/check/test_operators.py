@@ -8,9 +8,10 @@ from mmedge.export.check.table import table, versions
 
 ALL = ("10.3", "10.13", "10.16", "11.x")
 OLD = ("10.3", "10.13")
+NEW = ("10.16", "11.x")
 FIRST = ("10.3",)
 RESTRICTION, UNSUPPORTED, TYPE = "operators/restriction", "operators/unsupported", "operators/type"
-OPSET = "operators/opset"
+OPSET, FLOAT32_ATTENTION = "operators/opset", "operators/attention"
 
 Q4 = "float[1,2,4,8] q, float[1,2,4,8] k, float[1,2,4,8] v"
 
@@ -52,7 +53,7 @@ PLANTED = {
     ),
     "a single Attention": (
         f"{Q4} => float[1,2,4,8] y {{ y = Attention(q, k, v) }}",
-        {UNSUPPORTED: OLD, OPSET: OLD},
+        {UNSUPPORTED: OLD, OPSET: OLD, FLOAT32_ATTENTION: NEW},
         23,
     ),
     "RMSNormalization": (
@@ -205,17 +206,17 @@ PLANTED = {
     "Attention over a past": (
         f"{Q4}, float[1,2,3,8] pk, float[1,2,3,8] pv => float[1,2,4,8] y, float[1,2,7,8] nk, float[1,2,7,8] nv"
         "{ y, nk, nv = Attention(q, k, v, , pk, pv) }",
-        {UNSUPPORTED: OLD, OPSET: OLD, RESTRICTION: ("10.16", "11.x")},
+        {UNSUPPORTED: OLD, OPSET: OLD, RESTRICTION: NEW, FLOAT32_ATTENTION: NEW},
         23,
     ),
     "Attention of three dimensions": (
         "float[1,4,16] q => float[1,4,16] y { y = Attention<q_num_heads=2, kv_num_heads=2>(q, q, q) }",
-        {UNSUPPORTED: OLD, OPSET: OLD, RESTRICTION: ("10.16", "11.x")},
+        {UNSUPPORTED: OLD, OPSET: OLD, RESTRICTION: NEW, FLOAT32_ATTENTION: NEW},
         23,
     ),
     "Attention with a cap": (
         f"{Q4} => float[1,2,4,8] y {{ y = Attention<softcap=30.0>(q, k, v) }}",
-        {UNSUPPORTED: OLD, OPSET: OLD, RESTRICTION: ("10.16", "11.x")},
+        {UNSUPPORTED: OLD, OPSET: OLD, RESTRICTION: NEW, FLOAT32_ATTENTION: NEW},
         23,
     ),
     "TensorScatter along another axis": (
@@ -260,6 +261,7 @@ def test_rejected_for_this_reason_in_these_versions(name, rejected):
 CLEAN = {
     "a layer": "float[1,4] x => float[1,4] y <float[4,4] w = ones, float[4] s = ones>"
     "{ n = LayerNormalization(x, s, s) m = MatMul(n, w) y = Gelu(m) }",
+    "a float16 Relu": "float16[4] x => float16[4] y { y = Relu(x) }",
     "spelled attention": f"{Q4} => float[1,2,4,8] y {{ t = Transpose<perm=[0,1,3,2]>(k) s = MatMul(q, t)"
     "p = Softmax(s) y = MatMul(p, v) }",
     "a pixel type that is cast": "uint8[1,3,4,4] x => float[1,3,4,4] y { y = Cast<to=1>(x) }",
@@ -281,7 +283,7 @@ CLEAN = {
 
 @pytest.mark.parametrize("name", CLEAN)
 def test_nothing_is_found_in_a_clean_graph(name, check):
-    assert check(CLEAN[name]).found == ()
+    assert check(CLEAN[name], ranges={"y": 1.0}).found == ()
 
 
 def test_a_domain_is_ignored_by_tensorrt_and_the_finding_says_what_is_read_instead(check):

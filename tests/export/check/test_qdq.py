@@ -191,8 +191,12 @@ def blocked(kind: int, shape: tuple[int, ...], block: int, axis: int) -> onnx.Mo
 OLD_OPSET = {"operators/opset": ("10.3", "10.13")}
 
 
-def test_blocks_of_int4_in_a_matrix_are_fine_but_for_the_opset(rejected):
-    assert rejected(blocked(TensorProto.INT4, (8, 4), 4, 0)) == OLD_OPSET
+def test_blocks_of_int4_in_a_matrix_are_doubted_where_the_table_contradicts_itself(check):
+    found = check(blocked(TensorProto.INT4, (8, 4), 4, 0)).found
+    assert [(each.check, each.severity, each.stacks) for each in found] == [
+        ("operators/opset", "warning", ("10.3",)),
+        ("operators/opset", "warning", ("10.13",)),
+    ]
 
 
 def test_blocks_of_int4_in_a_stack_of_matrices_are_read_from_version_11_on(rejected):

@@ -81,3 +81,17 @@ def test_a_damaged_list_of_ranges_is_a_bad_bundle(check, tmp_path):
     (tmp_path / "ranges" / "part.json").write_bytes(json.encode({"y": "large"}))
     with pytest.raises(BundleError, match="is not a list of ranges"):
         check(half("y = Relu(x)"), precision="float16")
+
+
+def test_the_headroom_tells_the_largest_value_and_where_it_is_made(check):
+    (headroom,) = check(half("a = Relu(x) y = Abs(a)"), ranges={"a": 12.0, "y": 3.0}, precision="float16").float16
+    assert (headroom.values, headroom.recorded, headroom.largest, headroom.tensor) == (2, 2, 12.0, "a")
+
+
+def test_a_float32_graph_has_no_headroom_to_tell(check):
+    assert check("float[1,4] x => float[1,4] y { y = Relu(x) }", ranges={"y": 3.0}).float16 == ()
+
+
+def test_a_value_that_is_only_moved_has_the_range_of_what_was_moved(check):
+    text = half("t = Transpose<perm=[1,0]>(x) y = Transpose<perm=[1,0]>(t)")
+    assert check(text, ranges={"x": 9_000.0}, precision="float16").of("error")[0].check == "ranges/large"
