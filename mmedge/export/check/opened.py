@@ -49,7 +49,8 @@ class Opened:
 
     @cached_property
     def opset(self) -> int:
-        return max(self.program.opset_imports[name] for name in STANDARD if name in self.program.opset_imports)
+        known = self.program.opset_imports
+        return max((known[name] for name in STANDARD if name in known), default=1)
 
     @cached_property
     def ports(self) -> tuple[Port, ...]:
@@ -69,6 +70,8 @@ class Opened:
         Raises:
             onnx.shape_inference.InferenceError: if ``strict``, where the sizes do not fit together.
         """
+        if self.problem:
+            return {}
         model = onnx.ModelProto()
         model.CopyFrom(_inlined(self.proto))
         for value in model.graph.input:
@@ -90,17 +93,24 @@ def open_graph(graph: Graph, path: Path) -> Opened:
     """
     try:
         proto = onnx.load(path, load_external_data=False)
-        inlined = _inlined(proto)
-    except (DecodeError, onnx.checker.ValidationError) as error:
-        raise BundleError(f"`{path}` is not a well-formed ONNX file: {error}") from error
-    problem = ""
-    try:
-        inferred = onnx.shape_inference.infer_shapes(inlined, check_type=True, strict_mode=True, data_prop=True)
-    except onnx.shape_inference.InferenceError as error:
-        problem, inferred = str(error), onnx.shape_inference.infer_shapes(inlined)
-    program = onnx_ir.from_proto(inferred)
+        inferred, problem = _infer(_inlined(proto))
+        program = onnx_ir.from_proto(inferred)
+    except (DecodeError, onnx.checker.ValidationError, onnx_ir.serde.SerdeError) as error:
+        raise BundleError(f"`{path}` is not a well-formed ONNX graph: {error.__cause__ or error}") from error
     onnx_ir.external_data.set_base_dir(program.graph, path.parent)
     return Opened(graph, path, proto, problem, program)
+
+
+def _infer(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, str]:
+    """The graph with all types and shapes that can be inferred, and why not more."""
+    problem = ""
+    for strict in (True, False):
+        try:
+            inferred = onnx.shape_inference.infer_shapes(proto, check_type=strict, strict_mode=strict, data_prop=strict)
+            return inferred, problem
+        except onnx.shape_inference.InferenceError as error:
+            problem = problem or str(error)
+    return proto, problem
 
 
 def constant(value: onnx_ir.Value | None) -> onnx_ir.TensorProtocol | None:

@@ -4,17 +4,24 @@ is written in the data."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from typing import TypeAlias
+from collections.abc import Iterator
 
 import numpy as np
 import onnx_ir
 
 from mmedge.export.check.opened import constant, given, is_fixed, is_static, number, rank
+from mmedge.export.check.remark_kinds import (
+    Remark,
+    fixed,
+    initializer,
+    listed,
+    no_attribute,
+    no_inputs,
+    only_outputs,
+    ranks,
+    zero_attribute,
+)
 from mmedge.export.check.table import Table
-
-Remark: TypeAlias = Callable[[onnx_ir.Node, str], "str | None"]
-"""What is wrong with a node by this sentence, or None."""
 
 LARGEST_K = 3840
 
@@ -55,22 +62,6 @@ def _no_dilations(node: onnx_ir.Node, _: str) -> str | None:
 def _constant_values(node: onnx_ir.Node, _: str) -> str | None:
     found = [name for name in ("sparse_value", "value_string", "value_strings") if name in node.attributes]
     return f"attribute `{found[0]}`" if found else None
-
-
-def _initializer(index: int, what: str) -> Remark:
-    def check(node: onnx_ir.Node, _: str) -> str | None:
-        value = given(node, index)
-        return f"`{what}` is computed" if value is not None and constant(value) is None else None
-
-    return check
-
-
-def _fixed(index: int, what: str) -> Remark:
-    def check(node: onnx_ir.Node, _: str) -> str | None:
-        value = given(node, index)
-        return f"`{what}` is computed from inputs" if value is not None and not is_fixed(value) else None
-
-    return check
 
 
 def _axes_initializer(node: onnx_ir.Node, _: str) -> str | None:
@@ -130,22 +121,6 @@ def _branches(node: onnx_ir.Node, _: str) -> str | None:
     return None
 
 
-def _zero_attribute(name: str) -> Remark:
-    def check(node: onnx_ir.Node, _: str) -> str | None:
-        value = node.attributes.get_int(name, 0)
-        return f"{name} {value}" if value else None
-
-    return check
-
-
-def _only_outputs(count: int) -> Remark:
-    def check(node: onnx_ir.Node, _: str) -> str | None:
-        asked = [output for output in node.outputs[count:] if output.name]
-        return f"its output {count + 1} or a later one is used (`{asked[0].name}`)" if asked else None
-
-    return check
-
-
 def _fixed_trips(node: onnx_ir.Node, _: str) -> str | None:
     carried = len(node.inputs) - 2
     scans = len(node.outputs) > carried
@@ -165,20 +140,10 @@ def _carried_shapes(node: onnx_ir.Node, _: str) -> str | None:
     return None
 
 
-def _listed(attribute: str, default: str) -> Remark:
-    """The sentence itself lists the values that may be."""
-
-    def check(node: onnx_ir.Node, sentence: str) -> str | None:
-        value = node.attributes.get_string(attribute, default)
-        return None if value in re.findall(r"`(\w+)`", sentence) else f"{attribute} `{value}`"
-
-    return check
-
-
 def _nearest(node: onnx_ir.Node, sentence: str) -> str | None:
     if node.attributes.get_string("mode", "nearest") != "nearest":
         return None
-    return _listed("nearest_mode", "round_prefer_floor")(node, sentence)
+    return listed("nearest_mode", "round_prefer_floor")(node, sentence)
 
 
 def _resize_axes(node: onnx_ir.Node, _: str) -> str | None:
@@ -194,14 +159,7 @@ def _real(node: onnx_ir.Node, _: str) -> str | None:
 
 
 def _frames(node: onnx_ir.Node, sentence: str) -> str | None:
-    return _initializer(1, "frame_step")(node, sentence) or _initializer(2, "window")(node, sentence)
-
-
-def _no_attribute(name: str) -> Remark:
-    def check(node: onnx_ir.Node, _: str) -> str | None:
-        return f"the attribute `{name}` is given" if name in node.attributes else None
-
-    return check
+    return initializer(1, "frame_step")(node, sentence) or initializer(2, "window")(node, sentence)
 
 
 def _no_reduction(node: onnx_ir.Node, _: str) -> str | None:
@@ -218,23 +176,6 @@ def _small_k(node: onnx_ir.Node, _: str) -> str | None:
 
 def _sorted(node: onnx_ir.Node, _: str) -> str | None:
     return "sorted 0" if node.attributes.get_int("sorted", 1) != 1 else None
-
-
-def _ranks(**indices: int) -> Remark:
-    def check(node: onnx_ir.Node, _: str) -> str | None:
-        ranks = {name: rank(given(node, index)) for name, index in indices.items()}
-        wrong = [f"`{name}` has {found} dimensions" for name, found in ranks.items() if found not in (None, 4)]
-        return wrong[0] if wrong else None
-
-    return check
-
-
-def _no_inputs(**indices: int) -> Remark:
-    def check(node: onnx_ir.Node, _: str) -> str | None:
-        found = [name for name, index in indices.items() if given(node, index) is not None]
-        return f"the input `{found[0]}` is given" if found else None
-
-    return check
 
 
 def _plain_scores(node: onnx_ir.Node, _: str) -> str | None:
@@ -258,8 +199,8 @@ REMARKS: dict[str, Remark | None] = {
     "2D or 3D pooling only": _pooled_rank,
     "`dilations` must be empty or all ones": _no_dilations,
     "`sparse_value`, `value_string`, and `value_strings` attributes are unsupported": _constant_values,
-    "`axis` must be an initializer": _initializer(1, "axis"),
-    "`axis` must be a build-time constant": _fixed(1, "axis"),
+    "`axis` must be an initializer": initializer(1, "axis"),
+    "`axis` must be a build-time constant": fixed(1, "axis"),
     "`input` must have 1D or 2D spatial dimensions": _spatial_2d,
     "`pads` for the beginning and end along each spatial axis must be the same": _even_pads,
     "`is_traning` must be an initializer and evaluate to False": _not_training,
@@ -268,32 +209,32 @@ REMARKS: dict[str, Remark | None] = {
     "Input must be 4D input": _image,
     "`axis` dimension of input must be a build-time constant": _static_axis,
     "Output tensors of the two conditional branches must have the same rank and must have different names": _branches,
-    "`input_forget` attribute must be 0": _zero_attribute("input_forget"),
-    "`layout` attribute must be 0": _zero_attribute("layout"),
-    "Only the first output `Y` is supported": _only_outputs(1),
+    "`input_forget` attribute must be 0": zero_attribute("input_forget"),
+    "`layout` attribute must be 0": zero_attribute("layout"),
+    "Only the first output `Y` is supported": only_outputs(1),
     "Scan output length cannot be dynamic": _fixed_trips,
     "The shape of Loop carried dependencies must be the same across all loop iterations": _carried_shapes,
-    "`Indices` output tensor unsupported": _only_outputs(1),
-    "`depth` must be a build-time constant": _fixed(1, "depth"),
+    "`Indices` output tensor unsupported": only_outputs(1),
+    "`depth` must be a build-time constant": fixed(1, "depth"),
     "`axes` must be an initializer": _axes_initializer,
     "`axes` must be a constant tensor": _axes_initializer,
     "`axes` must be resolvable to a constant": _axes_fixed,
     "When `scales` is a tensor input, `axes` must be an iota vector of length rank(input)": _resize_axes,
-    "Antialiasing is not supported": _zero_attribute("antialias"),
+    "Antialiasing is not supported": zero_attribute("antialias"),
     "`frame_step` and `window` must be an initializer": _frames,
     "Input must be real-valued": _real,
-    "`reduction` is not supported": _no_attribute("reduction"),
+    "`reduction` is not supported": no_attribute("reduction"),
     "`reduction` other than `none` is not supported": _no_reduction,
     "`sorted` must be 1": _sorted,
     "`K` input must be less than 3840": _small_k,
-    "`Q`, `K`, `V` and `attn_mask ` must be 4D": _ranks(Q=0, K=1, V=2, attn_mask=3),
-    "`past_key`, `past_value` and `nonpad_kv_seqlen` inputs are unsupported": _no_inputs(
+    "`Q`, `K`, `V` and `attn_mask ` must be 4D": ranks(Q=0, K=1, V=2, attn_mask=3),
+    "`past_key`, `past_value` and `nonpad_kv_seqlen` inputs are unsupported": no_inputs(
         past_key=4, past_value=5, nonpad_kv_seqlen=6
     ),
-    "`present_key`, `present_value` and `qk_matmul_output` outputs are unsupported": _only_outputs(1),
+    "`present_key`, `present_value` and `qk_matmul_output` outputs are unsupported": only_outputs(1),
     "`qk_matmul_output_mode` and `softcap` attributes are unsupported": _plain_scores,
     "`position_ids` must be INT64": _long_positions,
-    "`past_cache` and `update` must be 4D": _ranks(past_cache=0, update=1),
+    "`past_cache` and `update` must be 4D": ranks(past_cache=0, update=1),
     "`axis` must be -2": _rows_axis,
     # Checked with the other rules of quantization.
     "`x_zero_point` must be zero": None,
@@ -304,10 +245,10 @@ REMARKS: dict[str, Remark | None] = {
 """Whole sentences."""
 
 BEGINNINGS: dict[str, Remark | None] = {
-    "Supported resize transformation modes": _listed("coordinate_transformation_mode", "half_pixel"),
-    "Supported resize modes": _listed("mode", "nearest"),
+    "Supported resize transformation modes": listed("coordinate_transformation_mode", "half_pixel"),
+    "Supported resize modes": listed("mode", "nearest"),
     "Supported nearest modes": _nearest,
-    "Supported aspect ratio policy": _listed("keep_aspect_ratio_policy", "stretch"),
+    "Supported aspect ratio policy": listed("keep_aspect_ratio_policy", "stretch"),
     "For bidirectional": _one_activation,
     # It says what the heads are taken from: the ranks, which the first remark is about.
     "`q_num_heads` and `kv_num_heads` attributes are supported via": None,

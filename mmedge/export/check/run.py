@@ -59,14 +59,20 @@ def check_graphs(graphs: Sequence[Graph], folder: Path, target: Target) -> Findi
 
 
 def _check(opened: Opened, folder: Path, target: Target) -> Iterator[Found]:
-    for check in (check_format, check_ports):
-        yield from map(Found, check(opened))
+    malformed = list(check_format(opened))
+    yield from map(Found, malformed)
+    yield from map(Found, check_ports(opened))
     yield from map(Found, check_fitting(opened, target))
-    if target.stacks:
-        for stack in target.stacks:
-            for versioned in (check_operators, check_blocks):
-                yield from (Found(finding, stack.name) for finding in versioned(opened, table(stack.operators)))
-        for common in (check_values, check_quantization, check_profiles, check_contiguous):
-            yield from map(Found, common(opened, target))
-        yield from map(Found, check_attention(opened))
-        yield from map(Found, check_ranges(opened, read_ranges(folder, opened.component)))
+    if target.stacks and "format/invalid" not in {finding.check for finding in malformed}:
+        yield from _check_for_engine(opened, folder, target)
+
+
+def _check_for_engine(opened: Opened, folder: Path, target: Target) -> Iterator[Found]:
+    """What an engine would be built of; only of sound graphs."""
+    for stack in target.stacks:
+        for versioned in (check_operators, check_blocks):
+            yield from (Found(finding, stack.name) for finding in versioned(opened, table(stack.operators)))
+    for common in (check_values, check_quantization, check_profiles, check_contiguous):
+        yield from map(Found, common(opened, target))
+    yield from map(Found, check_attention(opened))
+    yield from map(Found, check_ranges(opened, read_ranges(folder, opened.component)))

@@ -87,5 +87,40 @@ def test_weights_that_were_cut_off_are_found(again, heavy):
 
 def test_a_file_that_is_no_graph_is_a_bad_bundle(again, heavy):
     (heavy / "part.onnx").write_bytes(b"\xff" * 64)
-    with pytest.raises(BundleError, match="is not a well-formed ONNX file"):
+    with pytest.raises(BundleError, match="is not a well-formed ONNX graph"):
         again()
+
+
+NASTY = {
+    "an operator that does not exist": "float[4] x => float[4] y { y = NoSuchThing(x) }",
+    "no inputs": "float[4] x => float[4] y { y = Relu() }",
+    "too many inputs": "float[4] x => float[4] y { y = Relu(x, x) }",
+    "a value from nowhere": "float[4] x => float[4] y { y = Relu(ghost) }",
+    "two values of the same name": "float[4] x => float[4] y { y = Relu(x) y = Abs(x) }",
+    "an attribute of another type": 'float[4] x => float[4] y { y = Softmax<axis="one">(x) }',
+    "a missing attribute": "float[4] x => float[4] y { y = Cast(x) }",
+    "quantization without a scale": "float[4] x => int8[4] y { y = QuantizeLinear(x) }",
+    "attention of one": "float[4] x => float[4] y { y = Attention(x) }",
+    "a branch that is missing": "bool c => float[4] y { y = If(c) }",
+}
+
+
+@pytest.mark.parametrize("name", NASTY)
+def test_malformed_graphs_are_judged_without_a_crash(check, name):
+    try:
+        found = checks(check(NASTY[name]))
+    except BundleError as refused:
+        assert "is not a well-formed ONNX graph" in refused.message
+    else:
+        assert {"format/invalid", "format/types"} & set(found)
+
+
+def test_only_sound_graphs_are_looked_into_further(check):
+    assert checks(check("float[4] x => float[4] y { y = NoSuchThing(x) }")) == ["format/invalid"]
+
+
+def test_a_graph_without_an_operator_set_is_judged_without_a_crash(check):
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Mine", ["x"], ["y"], domain="my.own")], "part", value[:1], value[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("my.own", 1)], ir_version=10)
+    assert "operators/domain" in checks(check(model))
