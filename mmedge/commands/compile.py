@@ -148,8 +148,8 @@ def _disagreement(bundle: Bundle, found: Compilation) -> Exception:
     first = f"`{failed[0].what}` of {failed[0].sample}: {failed[0].value:.6g}, the bound is {failed[0].bound:.6g}"
     return QualityError(
         f"{bundle.path} does not answer here as where it was made: {'; '.join(removed) or first}",
-        hint="the next engine of the target is used instead of what was removed; `mmedge verify --backend onnxruntime` "
-        "tells whether the graphs themselves are sound here",
+        hint="what was removed is not used: the next engine of the target answers instead; "
+        f"`mmedge verify {bundle.path} --backend onnxruntime` tells whether the graphs themselves are sound here",
     )
 
 
@@ -170,7 +170,9 @@ def _told(here: Here) -> Iterable[str]:
     system = f", JetPack {here.jetpack or '?'} (Jetson Linux {here.l4t})" if here.l4t else ""
     yield f"device   {here.device.name}{system}"
     for name, facts in here.engines.items():
-        rest = ", ".join(f"{what.replace('_', ' ')} {value}" for what, value in facts.items() if what != "version")
+        rest = ", ".join(
+            f"{what.replace('_', ' ')} {value}" for what, value in facts.items() if value and what != "version"
+        )
         yield f"engine   {name} {facts['version']}" + (f" ({rest})" if rest else "")
     for warning in here.warnings:
         yield f"warning: {warning}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from typing import NamedTuple
 
 from mmedge.core import find
 from mmedge.core.backend import Backend
@@ -29,8 +29,15 @@ def choose(bundle: Bundle, explicit: str | None = None, *, retry: bool = False) 
     if explicit:
         backend = find.backend(explicit)
         return {graph.component: backend for graph in manifest.graphs}
-    chosen = {role: _first(bundle, role, retry) for role in dict.fromkeys(graph.role for graph in manifest.graphs)}
-    return {graph.component: chosen[graph.role] for graph in manifest.graphs}
+    found = {role: _first(bundle, role, retry) for role in dict.fromkeys(graph.role for graph in manifest.graphs)}
+    _tell(bundle, found)
+    return {graph.component: found[graph.role].backend for graph in manifest.graphs}
+
+
+class _Found(NamedTuple):
+    backend: Backend
+    passed_over: dict[str, MmedgeError]
+    """Engines that were tried before, and why they cannot be used."""
 
 
 def candidates(target: Target, role: str) -> tuple[str, ...]:
@@ -38,7 +45,7 @@ def candidates(target: Target, role: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((target.backends[role], *target.fallback)))
 
 
-def _first(bundle: Bundle, role: str, retry: bool) -> Backend:
+def _first(bundle: Bundle, role: str, retry: bool) -> _Found:
     names = candidates(bundle.manifest.target, role)
     graphs = [graph for graph in bundle.manifest.graphs if graph.role == role]
     problems: dict[str, MmedgeError] = {}
@@ -51,9 +58,7 @@ def _first(bundle: Bundle, role: str, retry: bool) -> Backend:
                 raise
             problems[name] = problem
             continue
-        for line in _told(problems, name, [graph.component for graph in graphs]):
-            _log.warning("%s", line)
-        return backend
+        return _Found(backend, problems)
     raise _none(bundle.manifest.target, problems)
 
 
@@ -70,11 +75,16 @@ def _check_usable(bundle: Bundle, graphs: list[Graph], backend: Backend, retry: 
             raise refused(kept, reason)
 
 
-def _told(problems: dict[str, MmedgeError], instead: str, components: list[str]) -> Iterator[str]:
-    runs = ", ".join(f"`{component}`" for component in components)
-    for name, problem in problems.items():
-        todo = f" ({problem.hint})" if problem.hint else ""
-        yield f"{name} cannot run {runs} here, {instead} does: {problem.message}{todo}"
+def _tell(bundle: Bundle, found: dict[str, _Found]) -> None:
+    """Once for every engine that was passed over, however many graphs it was to run."""
+    told: dict[tuple[str, str, str], list[str]] = {}
+    for graph in bundle.manifest.graphs:
+        chosen = found[graph.role]
+        for name, problem in chosen.passed_over.items():
+            why = problem.message + (f"; {problem.hint}" if problem.hint else "")
+            told.setdefault((name, chosen.backend.name, why), []).append(f"`{graph.component}`")
+    for (name, instead, why), components in told.items():
+        _log.warning("%s runs %s instead of %s: %s", instead, ", ".join(components), name, why)
 
 
 def _none(target: Target, problems: dict[str, MmedgeError]) -> BackendError:

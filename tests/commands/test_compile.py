@@ -4,7 +4,6 @@ import shutil
 import msgspec.structs
 import pytest
 
-from mmedge.core import find
 from mmedge.core.bundle import MANIFEST, SEAL, open_bundle, write_manifest
 
 slow = pytest.mark.slow
@@ -82,11 +81,7 @@ def test_an_engine_that_is_asked_for_and_missing_exits_5(mmedge, captioner):
     assert shown.code == 5 and "CPU only" in shown.err
 
 
+@pytest.mark.parametrize("arguments", [("--version", "10.3"), ("--builder-mb", -1)])
 @slow
-def test_command_lines_of_trtexec_are_printed_for_any_version(mmedge, captioner):
-    shown = mmedge("compile", captioner, "--trtexec", "--version", "10.3", "--json")
-    # A bundle for another target gives no ranges; the tower has none that vary.
-    assert shown.code in (0, 5)
-    assert mmedge("compile", captioner, "--version", "10.3").code == 2
-    assert mmedge("compile", captioner, "--trtexec", "--version", "7").code == 2
-    assert find.PACKAGE
+def test_options_that_mean_nothing_are_usage_errors(arguments, mmedge, captioner):
+    assert mmedge("compile", captioner, *arguments).code == 2
