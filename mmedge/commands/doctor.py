@@ -81,8 +81,8 @@ def _software(found: Diagnosis) -> Iterator[tuple[str, str]]:
 
 def _engines(found: Diagnosis) -> Iterator[tuple[str, str]]:
     for engine in found.interpreter.engines:
-        ties = "".join(f", {name.replace('_', ' ')} {value}" for name, value in engine.tied_to.items())
-        yield engine.name, f"{engine.version}{ties}" if engine.version else f"no: {engine.problem}"
+        ties = "".join(f", {name.replace('_', ' ')} {value}" for name, value in engine.tied_to.items() if value)
+        yield engine.name, f"{engine.version}{ties}" if engine.usable else f"no: {engine.problem}"
 
 
 def _row(name: str, value: str) -> Iterator[str]:

@@ -67,10 +67,17 @@ def _old(board: Board) -> Iterator[Advice]:
 def _tensorrt(
     engine: EngineState | None, library: str, modules: tuple[str, ...], interpreter: Interpreter
 ) -> Iterator[Advice]:
-    if engine is None or engine.version:
+    if engine is None or engine.usable:
         return
     mine = ".".join(interpreter.version.split(".")[:2])
-    if not library:
+    if engine.version:
+        yield Advice(
+            "missing",
+            f"TensorRT {engine.version} is here, its GPU is not: {engine.problem}; who uses it must be in the group "
+            "`video`, and a container must be started with `--runtime nvidia`",
+            ("sudo usermod --append --groups video $USER",),
+        )
+    elif not library:
         yield Advice("missing", "TensorRT is not installed", ("sudo apt update", "sudo apt install nvidia-jetpack"))
     elif not modules:
         yield Advice(
@@ -105,7 +112,7 @@ def _tensorrt(
 
 def _graphics(board: Board, engine: EngineState | None, interpreter: Interpreter) -> Iterator[Advice]:
     """ONNX Runtime with the GPU is the first fall-back; the wheel of the index is a trap."""
-    if engine is None or engine.version:
+    if engine is None or engine.usable:
         return
     install = _FOR_JETSON.get(board.jetpack.partition(".")[0])
     wheel = interpreter.packages.get("onnxruntime-gpu")
@@ -124,7 +131,7 @@ def _graphics(board: Board, engine: EngineState | None, interpreter: Interpreter
 
 
 def _processor(engine: EngineState | None) -> Iterator[Advice]:
-    if engine is not None and not engine.version:
+    if engine is not None and not engine.usable:
         yield Advice(
             "missing",
             f"ONNX Runtime, which every bundle can fall back on, cannot be used: {engine.problem}",

@@ -50,7 +50,7 @@ class Diagnosis(Struct, frozen=True):
     @property
     def can_run(self) -> bool:
         """Whether any engine can be used."""
-        return any(engine.version for engine in self.interpreter.engines)
+        return any(engine.usable for engine in self.interpreter.engines)
 
 
 def diagnose(

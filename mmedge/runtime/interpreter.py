@@ -8,7 +8,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
+from importlib import metadata
 from pathlib import Path
 
 from msgspec import Struct
@@ -25,11 +25,16 @@ class EngineState(Struct, frozen=True):
 
     name: str
     version: str
-    """Empty where it cannot be used."""
+    """Of its library; empty if that is not found."""
     tied_to: dict[str, str]
     """What its compiled graphs depend on."""
     problem: str
+    """Why it cannot be used; empty if it can."""
     hint: str
+
+    @property
+    def usable(self) -> bool:
+        return not self.problem
 
 
 class Interpreter(Struct, frozen=True):
@@ -72,11 +77,12 @@ def this_interpreter() -> Interpreter:
 
 def engine_state(name: str) -> EngineState:
     """An engine asked whether it can be used."""
-    backend = find.backend(name)
+    backend, version = find.backend(name), ""
     try:
-        return EngineState(name, backend.version(), backend.tied_to(), "", "")
+        version = backend.version()
+        return EngineState(name, version, backend.tied_to(), "", "")
     except MmedgeError as problem:
-        return EngineState(name, "", {}, problem.message, problem.hint or "")
+        return EngineState(name, version, {}, problem.message, problem.hint or "")
 
 
 def infer_version(number: int) -> str:
@@ -96,8 +102,8 @@ def _sees_system(prefix: Path) -> bool:
 def _packages() -> Iterator[tuple[str, str]]:
     for name in PACKAGES:
         try:
-            yield name, version(name)
-        except PackageNotFoundError:
+            yield name, metadata.version(name)
+        except metadata.PackageNotFoundError:
             continue
 
 

@@ -124,6 +124,12 @@ def test_a_module_that_cannot_be_loaded_is_told_with_the_reason(look):
     assert any("but: libcudart.so.12" in what for what in advised(found))
 
 
+def test_a_gpu_that_the_user_may_not_use_is_told_apart(look):
+    found = look(boards.ORIN_NANO, replace(PYTHON, engines=(replace(READY[2], problem="CUDA cannot find a device"),)))
+    assert commands(found)[0] == "sudo usermod --append --groups video $USER"
+    assert not found.can_run and not any("python3-libnvinfer" in command for command in commands(found))
+
+
 def test_the_wheel_of_the_index_is_to_be_removed_and_why(look):
     trapped = replace(without("onnxruntime_gpu"), packages={"onnxruntime-gpu": "1.31.1"}, libnvinfer="10.3.0")
     found = look(boards.ORIN_NANO, trapped)
