@@ -1,12 +1,15 @@
 """Shared by all tests."""
 
 import os
+import sys
 from collections.abc import Callable
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
 
+# Where the doubles of TensorRT and of the CUDA runtime are.
+sys.path.insert(0, str(Path(__file__).with_name("doubles")))
 # No test reaches the network: a model that is not there is an error at once.
 os.environ["HF_HUB_OFFLINE"] = "1"
 # Threads of torch that share a tiny model mostly wait for each other: on a busy machine up to twenty times as long.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,8 @@ from mmedge.export.check.modules import module_near
 STANDARD = ("", "ai.onnx")
 """Both are names of the operators of ONNX itself."""
 
+INTEGERS = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
+
 INDEX_OPERATORS = ("Shape", "Size")
 """What they give depends on sizes alone, never on values."""
 
@@ -33,7 +36,7 @@ class Opened:
     graph: Graph
     path: Path
     proto: onnx.ModelProto
-    """As it lies on disk, without the external data."""
+    """As it lies on disk, of the external data only the integers, which sizes are computed from."""
     problem: str
     """Why types and shapes cannot be inferred; "" if they can."""
     program: onnx_ir.Model
@@ -93,12 +96,22 @@ def open_graph(graph: Graph, path: Path) -> Opened:
     """
     try:
         proto = onnx.load(path, load_external_data=False)
+        _load_integers(proto, path.parent)
         inferred, problem = _infer(_inlined(proto))
         program = onnx_ir.from_proto(inferred)
     except (DecodeError, onnx.checker.ValidationError, onnx_ir.serde.SerdeError) as error:
         raise BundleError(f"`{path}` is not a well-formed ONNX graph: {error.__cause__ or error}") from error
     onnx_ir.external_data.set_base_dir(program.graph, path.parent)
     return Opened(graph, path, proto, problem, program)
+
+
+def _load_integers(proto: onnx.ModelProto, folder: Path) -> None:
+    for tensor in proto.graph.initializer:
+        if tensor.data_type in INTEGERS and onnx.external_data_helper.uses_external_data(tensor):
+            with suppress(OSError, ValueError, onnx.checker.ValidationError):  # `check_format` tells what is wrong
+                onnx.external_data_helper.load_external_data_for_tensor(tensor, str(folder))
+                tensor.data_location = onnx.TensorProto.DEFAULT
+                del tensor.external_data[:]
 
 
 def _infer(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, str]:

@@ -69,8 +69,9 @@ def environment(version: str = "10.3", **settings: object) -> dict[str, str]:
 def installed(version: str = "10.3", **settings: object) -> Iterator[Double]:
     """In this process, and in the processes that it starts meanwhile."""
     double = make(Settings(version, **settings))  # type: ignore[arg-type]
-    kept, before = sys.modules.get("tensorrt"), dict(os.environ)
+    kept, before, path = sys.modules.get("tensorrt"), dict(os.environ), sys.path[:]
     os.environ.update(environment(version, **settings))
+    sys.path.append(str(FOLDER / "path"))  # mmedge's own children find what this process would find
     restore = serve_cudart(lambda: double.cudart)
     sys.modules["tensorrt"] = double.tensorrt
     forget()
@@ -79,6 +80,7 @@ def installed(version: str = "10.3", **settings: object) -> Iterator[Double]:
     finally:
         forget()
         restore()
+        sys.path[:] = path
         os.environ.clear()
         os.environ.update(before)
         del sys.modules["tensorrt"]
