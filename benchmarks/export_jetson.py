@@ -69,7 +69,8 @@ def table(found: dict[str, dict]) -> Iterator[str]:
     for precision, each in found.items():
         yield f"{precision}: {each['seconds']} s with start-up, at most {each['peak_mb']:.0f} MiB"
         for stage in each["stages"]:
-            yield f"  {stage['name']:<24}{stage['seconds']:>8.1f} s {stage['peak_mb']:>7.0f} MiB  {stage["note"][:32]}".rstrip()
+            line = f"  {stage['name']:<24}{stage['seconds']:>8.1f} s {stage['peak_mb']:>7.0f} MiB  {stage['note'][:32]}"
+            yield line.rstrip()
 
 
 def main() -> None:
