@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 import msgspec
@@ -35,7 +35,6 @@ class Plan:
     choices: dict[str, ComponentPlan]
     """How each component is made, by its name."""
     accept: Acceptance
-    warnings: tuple[str, ...] = field(default=())
 
     @property
     def precision(self) -> str:
@@ -61,16 +60,7 @@ def make_plan(recipe: Recipe, target: Target, family: Family, config: Config) ->
     choices = {component.name: _choose(component, recipe, target) for component in components}
     _refuse_unknown(recipe, tuple(choices))
     components = tuple(_fit(component, choices[component.name], target) for component in components)
-    plan = Plan(
-        recipe,
-        target,
-        family,
-        config,
-        components,
-        choices,
-        recipe.accept or _default_accept(choices),
-        tuple(_doubts(choices, target)),
-    )
+    plan = Plan(recipe, target, family, config, components, choices, recipe.accept or _default_accept(choices))
     if plan.needs_calibration and recipe.calibration is None:
         raise PlanError(
             "static int8 takes its ranges from calibration data, and none is given",
@@ -124,14 +114,6 @@ def _fit(component: Component, choice: ComponentPlan, target: Target) -> Compone
         if length.largest >= capacity:
             sizes["length"] = Span(1, min(length.usual, capacity - 1), capacity - 1)
     return replace(component, cache=cache, sizes=sizes)
-
-
-def _doubts(choices: dict[str, ComponentPlan], target: Target) -> list[str]:
-    return [
-        f"`{choice.precision}` of `{choice.name}` is experimental on `{target.name}`: nobody has measured it there"
-        for choice in choices.values()
-        if choice.precision in target.experimental
-    ]
 
 
 def _refuse_precision(choice: ComponentPlan, target: Target) -> None:

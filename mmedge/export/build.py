@@ -109,7 +109,7 @@ def export(
         rest = rest or tuple(Sample(example.name, example.picture, example.text) for example in examples)
         feeds, doubts = _calibrate(stages, plan, source, traced, rest, work, skip_bad)
         graphs, warnings = _quantize(stages, plan, traced, feeds, work, draft.folder)
-        warnings += (*plan.warnings, *((*doubts, *few) if feeds else ()), *_check(stages, plan, graphs, draft.folder))
+        warnings += (*((*doubts, *few) if feeds else ()), *_check(stages, plan, graphs, draft.folder))
         judgement = _judge(stages, plan, source, graphs, examples, draft.folder)
         bundle = _pack(stages, plan, source, graphs, examples, judgement, warnings, draft)
     return Report(

@@ -135,11 +135,6 @@ def test_where_nothing_is_said_the_target_chooses_the_precision():
     assert precisions(plan()) == {"encoder": "float32", "decoder": "float32"}
 
 
-def test_what_nobody_has_measured_is_said():
-    assert len(plan(JETSON, precision="int4-weights").warnings) == 2 and not plan(JETSON).warnings
-    assert "`int4-weights` of `decoder` is experimental" in plan(JETSON, precision="int4-weights").warnings[1]
-
-
 def test_weight_only_precisions_need_a_new_operator_set():
     old = msgspec.structs.replace(CPU, opset=20)
     assert "needs ONNX operator set 21, `cpu` reads at most 20" in refusal(old, precision="int4-weights").message
