@@ -84,12 +84,7 @@ def check_contiguous(opened: Opened, target: Target) -> Iterator[Finding]:
 
 def weights_mib(opened: Opened) -> float:
     """The graph and the files beside it."""
-    files = {opened.path}
-    for value in opened.program.graph.initializers.values():
-        location = getattr(value.const_value, "location", None)
-        if location:
-            files.add(opened.path.parent / location)
-    return sum(path.stat().st_size for path in files if path.is_file()) / MIB
+    return sum(path.stat().st_size for path in opened.files if path.is_file()) / MIB
 
 
 def working_mib(opened: Opened, sizes: Mapping[str, tuple[int, np.dtype]]) -> float:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,8 @@ from mmedge.export.check.modules import module_near
 STANDARD = ("", "ai.onnx")
 """Both are names of the operators of ONNX itself."""
 
-INTEGERS = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
+INTEGERS = {onnx.TensorProto.INT32: 4, onnx.TensorProto.INT64: 8}
+"""Bytes of one, by type."""
 
 INDEX_OPERATORS = ("Shape", "Size")
 """What they give depends on sizes alone, never on values."""
@@ -40,6 +41,8 @@ class Opened:
     problem: str
     """Why types and shapes cannot be inferred; "" if they can."""
     program: onnx_ir.Model
+    files: tuple[Path, ...]
+    """The graph and those beside it that hold its constants."""
 
     @property
     def component(self) -> str:
@@ -96,34 +99,47 @@ def open_graph(graph: Graph, path: Path) -> Opened:
     """
     try:
         proto = onnx.load(path, load_external_data=False)
+        files = (path, *_files_beside(proto, path.parent))
         _load_integers(proto, path.parent)
         inferred, problem = _infer(_inlined(proto))
         program = onnx_ir.from_proto(inferred)
     except (DecodeError, onnx.checker.ValidationError, onnx_ir.serde.SerdeError) as error:
         raise BundleError(f"`{path}` is not a well-formed ONNX graph: {error.__cause__ or error}") from error
     onnx_ir.external_data.set_base_dir(program.graph, path.parent)
-    return Opened(graph, path, proto, problem, program)
-
-
-def _load_integers(proto: onnx.ModelProto, folder: Path) -> None:
-    for tensor in proto.graph.initializer:
-        if tensor.data_type in INTEGERS and onnx.external_data_helper.uses_external_data(tensor):
-            with suppress(OSError, ValueError, onnx.checker.ValidationError):  # `check_format` tells what is wrong
-                onnx.external_data_helper.load_external_data_for_tensor(tensor, str(folder))
-                tensor.data_location = onnx.TensorProto.DEFAULT
-                del tensor.external_data[:]
+    return Opened(graph, path, proto, problem, program, files)
 
 
 def _infer(proto: onnx.ModelProto) -> tuple[onnx.ModelProto, str]:
-    """The graph with all types and shapes that can be inferred, and why not more."""
+    """The graph with all types and shapes that can be inferred, and what of them contradicts itself."""
     problem = ""
-    for strict in (True, False):
-        try:
-            inferred = onnx.shape_inference.infer_shapes(proto, check_type=strict, strict_mode=strict, data_prop=strict)
-            return inferred, problem
-        except onnx.shape_inference.InferenceError as error:
-            problem = problem or str(error)
-    return proto, problem
+    try:
+        onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True)
+        return onnx.shape_inference.infer_shapes(proto, data_prop=True), problem
+    except onnx.shape_inference.InferenceError as error:
+        problem = str(error)
+    try:
+        return onnx.shape_inference.infer_shapes(proto), problem
+    except onnx.shape_inference.InferenceError:  # it raises on the worst of problems even when asked not to
+        return proto, problem
+
+
+def _files_beside(proto: onnx.ModelProto, folder: Path) -> list[Path]:
+    external = (each for each in proto.graph.initializer if each.data_location == onnx.TensorProto.EXTERNAL)
+    names = {onnx.external_data_helper.ExternalDataInfo(tensor).location for tensor in external}
+    return [folder / name for name in sorted(names)]
+
+
+def _load_integers(proto: onnx.ModelProto, folder: Path) -> None:
+    """Inference follows the values of integers, and stumbles where they are not in the graph."""
+    for tensor in proto.graph.initializer:
+        if tensor.data_type not in INTEGERS or tensor.data_location != onnx.TensorProto.EXTERNAL:
+            continue
+        info = onnx.external_data_helper.ExternalDataInfo(tensor)
+        path, size = folder / info.location, math.prod(tensor.dims) * INTEGERS[tensor.data_type]
+        if path.is_file() and path.stat().st_size >= (info.offset or 0) + size:  # otherwise `check_format` finds it
+            onnx.external_data_helper.load_external_data_for_tensor(tensor, str(folder))
+            tensor.data_location = onnx.TensorProto.DEFAULT
+            del tensor.external_data[:]
 
 
 def constant(value: onnx_ir.Value | None) -> onnx_ir.TensorProtocol | None:
@@ -197,5 +213,5 @@ def _size(value: onnx.ValueInfoProto) -> tuple[int, np.dtype] | None:
     kind = value.type.tensor_type
     if not kind.HasField("shape") or not all(dim.HasField("dim_value") for dim in kind.shape.dim):
         return None
-    elements = int(np.prod([dim.dim_value for dim in kind.shape.dim], dtype=np.int64))
+    elements = math.prod(dim.dim_value for dim in kind.shape.dim)
     return elements, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type)

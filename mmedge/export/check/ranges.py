@@ -41,7 +41,7 @@ ANGLES = ("Sin", "Cos")
 SAME = ("Cast", "QuantizeLinear", "DequantizeLinear", *MOVES)
 """Their outputs are no larger than what they read."""
 
-EPSILONS = 16
+EPSILONS = 4
 """Constants of up to this many elements are numbers that someone chose; among the weights tiny ones are usual."""
 
 

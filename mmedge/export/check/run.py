@@ -12,6 +12,7 @@ from mmedge.core.manifest import Graph
 from mmedge.core.target import Target
 from mmedge.export.check.attention import check_attention
 from mmedge.export.check.edges import check_edges
+from mmedge.export.check.ends import check_ends
 from mmedge.export.check.findings import Finding, Findings, Found, gather
 from mmedge.export.check.fitting import check_fitting
 from mmedge.export.check.memory import check_contiguous, check_memory, plan_memory
@@ -19,9 +20,12 @@ from mmedge.export.check.opened import Opened, open_graph
 from mmedge.export.check.operators import check_operators, check_values
 from mmedge.export.check.profiles import check_profiles
 from mmedge.export.check.qdq import check_blocks, check_quantization
-from mmedge.export.check.ranges import check_ranges, measure_headroom, read_ranges
+from mmedge.export.check.ranges import FOLDER, check_ranges, measure_headroom, read_ranges
 from mmedge.export.check.shape import check_format, check_ports
 from mmedge.export.check.table import table
+
+BLOCKING = {"format/invalid", "format/weights"}
+"""After one of these nothing else can be said of a graph."""
 
 
 def check_bundle(bundle: Bundle, target: Target | None = None) -> Findings:
@@ -31,8 +35,9 @@ def check_bundle(bundle: Bundle, target: Target | None = None) -> Findings:
         BundleError: a file of the bundle is damaged.
     """
     manifest, target = bundle.manifest, target or bundle.manifest.target
-    for graph in manifest.graphs:
-        bundle.file(graph.file)
+    for name in manifest.files:  # what is judged is what was exported
+        if name.endswith(".onnx") or name.startswith(f"{FOLDER}/"):
+            bundle.file(name)
     findings = check_graphs(manifest.graphs, bundle.path, target)
     if manifest.target.name == target.name:
         return findings
@@ -63,7 +68,7 @@ def _check(opened: Opened, folder: Path, target: Target) -> Iterator[Found]:
     yield from map(Found, malformed)
     yield from map(Found, check_ports(opened))
     yield from map(Found, check_fitting(opened, target))
-    if target.stacks and "format/invalid" not in {finding.check for finding in malformed}:
+    if target.stacks and not BLOCKING & {finding.check for finding in malformed}:
         yield from _check_for_engine(opened, folder, target)
 
 
@@ -74,5 +79,6 @@ def _check_for_engine(opened: Opened, folder: Path, target: Target) -> Iterator[
             yield from (Found(finding, stack.name) for finding in versioned(opened, table(stack.operators)))
     for common in (check_values, check_quantization, check_profiles, check_contiguous):
         yield from map(Found, common(opened, target))
-    yield from map(Found, check_attention(opened))
+    for quantized in (check_attention, check_ends):
+        yield from map(Found, quantized(opened))
     yield from map(Found, check_ranges(opened, read_ranges(folder, opened.component)))

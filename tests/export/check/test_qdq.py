@@ -4,6 +4,8 @@ import pytest
 from msgspec.structs import replace
 from onnx import TensorProto, helper, numpy_helper
 
+from mmedge.core.ports import CacheShape
+
 ALL = ("10.3", "10.13", "10.16", "11.x")
 TEN = ("10.3", "10.13", "10.16")
 
@@ -104,6 +106,11 @@ PLANTED = {
         product(f"{PAIR} {WEIGHT} n = Mul(v, c) y = MatMul(d, n)"),
         {"qdq/separated": ALL},
     ),
+    "a first convolution in integers": (
+        "float[1,2,4,4] x => float[1,3,4,4] y <float s = {0.5}, int8 z = {0}, int8[3,2,1,1] w = ones,"
+        f"float[3] c = ones> {{ {PAIR} v = DequantizeLinear<axis=0>(w, c) y = Conv(d, v) }}",
+        {"qdq/first": ALL},
+    ),
     "two scales for one value": (
         product(f"{PAIR} {WEIGHT} q2 = QuantizeLinear(x, h, z) d2 = DequantizeLinear(q2, h, z)"
         "m = MatMul(d, v) n = MatMul(d2, v) y = Add(m, n)", ", float h = {0.25}"),
@@ -137,8 +144,8 @@ CLEAN = {
         f"{PAIR} {WEIGHT} m = MatMul(d, v) n = Add(m, c) r = Relu(n)"
         "q2 = QuantizeLinear(r, s, z) d2 = DequantizeLinear(q2, s, z) y = MatMul(d2, v)"
     ),
-    "a convolution": "float[1,2,4,4] x => float[1,3,4,4] y <float s = {0.5}, int8 z = {0}, int8[3,2,1,1] w = ones,"
-    f"float[3] c = ones, int8[3] o = {{0,0,0}}> {{ {PAIR} v = DequantizeLinear<axis=0>(w, c, o) y = Conv(d, v) }}",
+    "a convolution": "float[1,2,4,4] p => float[1,3,4,4] y <float s = {0.5}, int8 z = {0}, int8[3,2,1,1] w = ones,"
+    f"float[3] c = ones> {{ x = Relu(p) {PAIR} v = DequantizeLinear<axis=0>(w, c) y = Conv(d, v) }}",
     "words looked up in integers": "int64[1,3] i => float[1,3,4] y <int8[9,4] w = ones, float[9] c = ones>"
     "{ v = DequantizeLinear<axis=0>(w, c) e = Gather(v, i) y = Softmax(e) }",
 }
@@ -147,6 +154,12 @@ CLEAN = {
 @pytest.mark.parametrize("name", CLEAN)
 def test_nothing_is_found_in_a_clean_graph(name, check):
     assert check(CLEAN[name]).found == ()
+
+
+def test_scores_of_a_decoder_from_integers_are_warned_about(check):
+    text = product(f"{PAIR} {WEIGHT} m = MatMul(d, v) y = Add(m, c)")
+    cache = CacheShape(layers=1, heads=1, head_dim=1, capacity=4)
+    assert "qdq/last" in {each.check for each in check(text, cache=cache).of("warning")}
 
 
 def attention(quantized: set[str]) -> str:

@@ -5,6 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from mmedge.core.manifest import Graph
 from mmedge.core.ports import Port, Span
 from mmedge.errors import BundleError
 from mmedge.export.check.run import check_graphs
@@ -52,9 +53,9 @@ def test_a_fixed_size_is_no_size_that_varies(check):
 
 @pytest.fixture
 def heavy(tmp_path):
-    """A graph with its weight beside it."""
-    weight = numpy_helper.from_array(np.ones((64, 64), np.float32), "w")
-    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 64]) for name in "xy"]
+    """A graph with its weight beside it, which the checks of float16 look into."""
+    weight = numpy_helper.from_array(np.ones((64, 64), np.float16), "w")
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT16, [1, 64]) for name in "xy"]
     graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"])], "part", value[:1], value[1:], [weight])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     onnx.save(model, tmp_path / "part.onnx", save_as_external_data=True, location="part.onnx.data", size_threshold=0)
@@ -64,10 +65,10 @@ def heavy(tmp_path):
 @pytest.fixture
 def again(device, heavy):
     """The findings about the graph as it lies there now."""
-    from mmedge.core.manifest import Graph
-
-    ports = [(Port(name, "float32", (1, 64)),) for name in "xy"]
-    return lambda: checks(check_graphs([Graph("part", "part.onnx", *ports, "float32")], heavy, device))
+    ports = [(Port(name, "float16", (1, 64)),) for name in "xy"]
+    (heavy / "ranges").mkdir()
+    (heavy / "ranges" / "part.json").write_text('{"y": 1.0}')
+    return lambda: checks(check_graphs([Graph("part", "part.onnx", *ports, "float16")], heavy, device))
 
 
 def test_weights_beside_the_graph_are_fine(again):
@@ -89,6 +90,22 @@ def test_a_file_that_is_no_graph_is_a_bad_bundle(again, heavy):
     (heavy / "part.onnx").write_bytes(b"\xff" * 64)
     with pytest.raises(BundleError, match="is not a well-formed ONNX graph"):
         again()
+
+
+def test_small_integers_beside_the_graph_can_be_followed(device, tmp_path):
+    """Inference cannot follow them in a file."""
+    rows = numpy_helper.from_array(np.arange(512), "rows")
+    value = [
+        helper.make_tensor_value_info(name, TensorProto.INT64, shape) for name, shape in (("p", [1]), ("y", [512]))
+    ]
+    graph = helper.make_graph([helper.make_node("Sub", ["rows", "p"], ["y"])], "part", value[:1], value[1:], [rows])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.save(model, tmp_path / "part.onnx", save_as_external_data=True, location="part.onnx.data", size_threshold=0)
+    ports = (Port("p", "int64", (1,)),), (Port("y", "int64", (512,)),)
+    findings = check_graphs([Graph("part", "part.onnx", *ports, "float32")], tmp_path, device)
+    assert findings.found == ()
+    weights = next(part for part in findings.memory.run if part.what == "weights of part")
+    assert weights.mib > 512 * 8 / 2**20
 
 
 NASTY = {
