@@ -15,23 +15,38 @@ from mmedge.runtime.ready import entry, refused
 _log = logging.getLogger(__name__)
 
 
-def choose(bundle: Bundle, explicit: str | None = None, *, retry: bool = False) -> dict[str, Backend]:
+def choose(
+    bundle: Bundle, explicit: str | None = None, *, retry: bool = False, aloud: bool = True
+) -> dict[str, Backend]:
     """The backend of each component: ``explicit`` for all, or the first engine of the target that can be used here.
 
     An engine cannot be used where it is missing, or where `mmedge compile` refused what it made of a graph of the
-    bundle, unless this is to ``retry``. All graphs of a role are run by the same engine.
+    bundle, unless this is to ``retry``. All graphs of a role are run by the same engine. Not ``aloud`` is for those who
+    open the bundle afterwards, which says it again.
 
     Raises:
         UsageError: no backend is called ``explicit``.
-        BackendError: none of the target's engines can be used here.
+        BackendError: none of the target's engines can be used here, or none of this version computes on its device.
     """
     manifest = bundle.manifest
     if explicit:
         backend = find.backend(explicit)
         return {graph.component: backend for graph in manifest.graphs}
+    _check_device(manifest.target)
     found = {role: _first(bundle, role, retry) for role in dict.fromkeys(graph.role for graph in manifest.graphs)}
-    _tell(bundle, found)
+    if aloud:
+        _tell(bundle, found)
     return {graph.component: found[graph.role].backend for graph in manifest.graphs}
+
+
+def _check_device(target: Target) -> None:
+    """Every engine here computes on the CPU, and must not be taken for something else."""
+    if (device := target.options.get("device", "CPU")) != "CPU":
+        engine = target.backends["tower"]
+        raise BackendError(
+            f"this version cannot run on the {device} of `{target.name}`",
+            hint=f"run it on the CPU with --backend {engine}",
+        )
 
 
 class _Found(NamedTuple):

@@ -112,7 +112,7 @@ def compile_bundle(
         BundleError: a file is not what the manifest says, or there is nothing to replay.
         ResourceError: a build takes too much memory, or the disk is full.
     """
-    engines = choose(bundle, backend, retry=True)
+    engines = choose(bundle, backend, retry=True, aloud=False)
     here = _here(bundle, engines)
     limited = bundle if builder_mb is None else _with_options(bundle, {"builder_mb": builder_mb})
     made = tuple(_make(limited, graph, engines[graph.component], watcher) for graph in bundle.manifest.graphs)

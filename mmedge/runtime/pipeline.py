@@ -20,8 +20,7 @@ from mmedge.core.bundle import Bundle, open_bundle
 from mmedge.core.family import Config, Family, Prompt, Request
 from mmedge.core.names import shown
 from mmedge.core.ports import Tensors
-from mmedge.core.target import Target
-from mmedge.errors import BackendError, BundleError, InputError, UsageError
+from mmedge.errors import BundleError, InputError, UsageError
 from mmedge.media.image import Picture, decode_picture, read_picture
 from mmedge.media.text import StreamingDetokenizer, Tokenizer
 from mmedge.runtime.choose import choose
@@ -260,8 +259,6 @@ def open_pipeline(bundle: Bundle, *, backend: str | None = None, threads: int = 
     """
     manifest = bundle.manifest
     _check_threads(threads)
-    if not backend:
-        _check_device(manifest.target)
     family = _family_of(bundle)
     tidy = manifest.config["text"]["clean_up_tokenization_spaces"]
     tokenizer = Tokenizer(bundle.read(manifest.assets["tokenizer"]), clean_up_spaces=tidy)
@@ -269,16 +266,6 @@ def open_pipeline(bundle: Bundle, *, backend: str | None = None, threads: int = 
     engine = Engine(manifest.graphs, _open_sessions(bundle, chosen, threads))
     backends = {component: engine.name for component, engine in chosen.items()}
     return Pipeline(family, manifest.config, tokenizer, engine, manifest.tasks, backends)
-
-
-def _check_device(target: Target) -> None:
-    """Every engine here computes on the CPU, and must not be taken for something else."""
-    if (device := target.options.get("device", "CPU")) != "CPU":
-        engine = target.backends["tower"]
-        raise BackendError(
-            f"this version cannot run on the {device} of `{target.name}`",
-            hint=f"run it on the CPU with --backend {engine}",
-        )
 
 
 def _family_of(bundle: Bundle) -> Family:

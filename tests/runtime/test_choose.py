@@ -90,6 +90,17 @@ def test_an_engine_whose_graph_was_refused_is_passed_over_for_its_role(bundle, c
     assert names(choose(made))["decoder"] == "pretend"
 
 
+def test_a_device_that_no_engine_computes_on_is_not_taken_for_the_cpu(small_bundle):
+    def change(manifest):
+        return replace(manifest, target=replace(manifest.target, name="npu", options={"device": "NPU"}))
+
+    made = small_bundle(change)
+    with pytest.raises(BackendError, match="this version cannot run on the NPU of `npu`") as refused:
+        choose(made)
+    assert "--backend numpy" in refused.value.hint
+    assert names(choose(made, "onnxruntime"))["decoder"] == "onnxruntime"
+
+
 def test_an_engine_is_tried_once_however_often_it_is_named(bundle):
     target = bundle(("pretend", "onnxruntime")).manifest.target
     assert candidates(target, "decode") == ("pretend", "onnxruntime")
