@@ -81,6 +81,15 @@ def failure(what: str, because: Iterable[str] = (), hint: str | None = None) -> 
     return kind(f"tensorrt cannot {what}: {text}", hint=hint)
 
 
+def start(kind: Any, what: str) -> Any:
+    """A builder or a runtime. Without a device their constructors give None, which is a TypeError in Python."""
+    log().errors.clear()
+    try:
+        return kind(log())
+    except TypeError as error:
+        raise failure(what) from error
+
+
 def must(result: Any, failed: Callable[[], MmedgeError]) -> Any:
     """The result of a call that answers None or False when it fails."""
     if result is None or result is False:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from mmedge.backends._engine import check_edges, told_as_ours
-from mmedge.backends._tensorrt import check_cache, failure, library, log, must, profiles_of, varying
+from mmedge.backends._tensorrt import check_cache, failure, library, log, must, profiles_of, start, varying
 from mmedge.core.backend import Options
 from mmedge.core.manifest import Graph
 from mmedge.core.names import shown
@@ -38,9 +38,8 @@ def build(graph: Graph, source: Path, output: Path, options: Options, progress: 
     """
     trt, what = library(), f"build `{graph.component}`"
     check_cache(graph)
-    log().errors.clear()
+    builder = start(trt.Builder, what)
     with told_as_ours(f"tensorrt cannot {what}", (RuntimeError,)):
-        builder = must(trt.Builder(log()), lambda: failure(what))
         network = must(builder.create_network(_network_flags(trt)), lambda: failure(what))
         parser = trt.OnnxParser(network, log())  # owns the weights: it must outlive the network
         if not parser.parse_from_file(str(source)):
@@ -53,7 +52,8 @@ def build(graph: Graph, source: Path, output: Path, options: Options, progress: 
         _write_timings(config, timings)
     del parser
     artifact = output / f"{graph.component}.plan"
-    artifact.write_bytes(plan)
+    with artifact.open("wb") as file:
+        file.write(plan)
     return artifact
 
 
@@ -143,7 +143,8 @@ def _read_timings(config: Any, path: Path) -> None:
     known = b""
     with _timings_optional(path):
         known = path.read_bytes() if path.is_file() else b""
-    if not (known and config.set_timing_cache(config.create_timing_cache(known), False)):
+    timings = config.create_timing_cache(known)
+    if timings is None or not config.set_timing_cache(timings, False):
         config.set_timing_cache(config.create_timing_cache(b""), False)
     log().errors.clear()
 
@@ -153,7 +154,8 @@ def _write_timings(config: Any, path: Path) -> None:
     timings, draft = config.get_timing_cache(), path.with_name(f"{path.name}.{os.getpid()}")
     with _timings_optional(path):
         try:
-            draft.write_bytes(timings.serialize())
+            with draft.open("wb") as file:
+                file.write(timings.serialize())
             draft.replace(path)
         finally:
             draft.unlink(missing_ok=True)

@@ -61,11 +61,17 @@ class Way:
         self._stream = stream
         self._component = component
         self._context = must(_new_context(engine), lambda: failure(f"open `{component}`"))
-        self._must(self._context.set_optimization_profile_async(profile, stream), "choose a profile of")
-        cuda.synchronize(stream)
+        self._choose(profile)
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._recording = 0
         self._warm = False
+
+    def _choose(self, profile: int) -> None:
+        try:
+            self._context.set_optimization_profile_async(profile, self._stream)
+        except RuntimeError as error:  # the one call that does not answer with False
+            raise failure(f"choose the profile {profile} of `{self._component}`") from error
+        self._cuda.synchronize(self._stream)
 
     def bind(self, addresses: Mapping[str, int]) -> None:
         for name, address in addresses.items():

@@ -159,15 +159,17 @@ class TensorRtSession:
         """Bytes of every input and output at their largest, over all profiles."""
         largest: dict[str, int] = {}
         for (profile, _), way in self._ways.items():
-            shapes = {
-                name: tuple(self._engine.get_tensor_profile_shape(name, profile)[2]) for name in self._edges.inputs
-            }
+            shapes = {name: self._largest_shape(name, profile) for name in self._edges.inputs}
             way.set_shapes(shapes)
             shapes |= {name: way.shape(name) for name in self._edges.outputs}
             for name, shape in shapes.items():
                 size = int(np.prod(shape)) * self._edges.dtypes[name].itemsize
                 largest[name] = max(largest.get(name, 0), size)
         return largest
+
+    def _largest_shape(self, name: str, profile: int) -> tuple[int, ...]:
+        shape = tuple(self._engine.get_tensor_shape(name))
+        return tuple(self._engine.get_tensor_profile_shape(name, profile)[2]) if -1 in shape else shape
 
     def _converted(self, name: str, tensor: np.ndarray) -> np.ndarray:
         """As the engine has it: what TensorRT before 10 takes as int32 instead of int64 must fit.

@@ -7,15 +7,14 @@ the graphs on ONNX Runtime and have exactly the members of each version; no part
 
 from __future__ import annotations
 
+import mmap
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mmedge.backends._cuda import cuda
 from mmedge.backends._engine import told_as_ours
-from mmedge.backends._tensorrt import check_cache, failure, library, log, must
+from mmedge.backends._tensorrt import check_cache, failure, library, must, start
 from mmedge.backends._tensorrt_build import Progress, build
 from mmedge.backends._tensorrt_session import TensorRtSession
 from mmedge.core.backend import NO_OPTIONS, Options
@@ -58,16 +57,19 @@ class TensorRT:
 def _engine(graph: Graph, artifact: Path) -> Any:
     """The engine in a file; once its weights are on the device, nothing of the file is needed."""
     what = f"open `{graph.component}`"
-    log().errors.clear()
-    with told_as_ours(f"tensorrt cannot {what}", (OSError, ValueError)):
-        plan = np.memmap(artifact, np.uint8, mode="r")
-    runtime = must(library().Runtime(log()), lambda: failure(what))
-    return must(
-        runtime.deserialize_cuda_engine(plan),
-        lambda: failure(
-            what, hint="an engine fits the device and the version of TensorRT that built it: compile the bundle again"
-        ),
-    )
+    runtime = start(library().Runtime, what)
+    with (
+        told_as_ours(f"tensorrt cannot {what}", (OSError, ValueError)),
+        artifact.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as plan,  # some versions read it without Python's lock:
+    ):  # plain bytes can bear that, a numpy array cannot
+        return must(
+            runtime.deserialize_cuda_engine(plan),
+            lambda: failure(
+                what,
+                hint="an engine fits the device and the version of TensorRT that built it: compile the bundle again",
+            ),
+        )
 
 
 BACKEND = TensorRT()

@@ -1,6 +1,7 @@
 """TensorRT on its doubles: every version gives the numbers of ONNX Runtime, by the calls that a device would get."""
 
 import logging
+import sys
 
 import msgspec
 import numpy as np
@@ -403,3 +404,46 @@ class TestFailures:
     def test_a_cache_that_grows_is_refused(self, one, sources, decoder_graph, tmp_path):
         with pytest.raises(BackendError, match="tensorrt cannot keep the cache of `decoder`: it grows at every step"):
             BACKEND.compile(decoder_graph, sources["decoder"], tmp_path)
+
+
+class TestBrokenInstallations:
+    """What the bindings of NVIDIA do where something of the system is missing."""
+
+    def test_a_builder_without_a_device(self, fixed_source, tmp_path):
+        graph, source = fixed_source()
+        with installed("10.3", devices=0), pytest.raises(BackendError) as caught:
+            BACKEND.compile(graph, source, tmp_path)
+        assert caught.value.message.startswith("tensorrt cannot build `decoder`: CUDA initialization failure")
+
+    def test_a_runtime_without_a_device(self, fixed_source, tmp_path):
+        graph, source = fixed_source()
+        with installed("10.3"):
+            artifact = BACKEND.compile(graph, source, tmp_path)
+        with installed("10.3", devices=0), pytest.raises(BackendError, match="CUDA initialization failure"):
+            BACKEND.open(graph, artifact)
+
+    @pytest.mark.parametrize("error", [ImportError("libnvinfer.so.10: cannot open shared object file"), OSError("no")])
+    def test_a_module_whose_libraries_are_missing(self, error, monkeypatch):
+        class Finder:
+            def find_spec(self, name, *rest):
+                if name == "tensorrt":
+                    raise error
+
+        monkeypatch.setattr("sys.meta_path", [Finder(), *sys.meta_path])
+        with pytest.raises(BackendError, match="the package `tensorrt` cannot be loaded: ") as caught:
+            BACKEND.version()
+        assert str(error) in caught.value.message and "python3-libnvinfer" in caught.value.hint
+
+    def test_a_profile_that_two_contexts_may_not_share(self, fixed_source, tmp_path, held, monkeypatch):
+        """An engine of 8.6 that was built without the sharing of profiles."""
+        graph, source = fixed_source()
+        with installed("8.6") as double:
+            monkeypatch.setattr(double.tensorrt, "PreviewFeature", object)
+            session = BACKEND.open(graph, BACKEND.compile(graph, source, tmp_path))
+            session.reset(held())
+            session.run(step(0, 1))
+            with pytest.raises(
+                BackendError, match=r"tensorrt cannot choose the profile 0 of `decoder`: .*another context"
+            ):
+                session.run(step(1, 1))
+            session.close()

@@ -117,7 +117,7 @@ class TestProfiles:
 
     def test_a_range_that_is_upside_down_is_refused(self, double, tmp_path):
         graph = relu(tmp_path / "small.onnx", (1, "width"), profiles=({"width": Span(4, 2, 8)},))
-        with pytest.raises(BackendError, match="tensorrt cannot build `small`: Shape provided for x is inconsistent"):
+        with pytest.raises(BackendError, match="tensorrt cannot build `small`: Shape provided for opt is inconsistent"):
             BACKEND.compile(graph, tmp_path / "small.onnx", tmp_path)
 
     def test_a_graph_whose_sizes_are_fixed_needs_none(self, double, tmp_path):

@@ -65,6 +65,7 @@ class IProgressMonitor:
 class Builder:
     @takes("ILogger")
     def __init__(self, logger: Any) -> None:
+        self._world.check_device(logger)
         self._state = SimpleNamespace(logger=logger)
 
     @takes(int)
@@ -157,8 +158,8 @@ class ITensor:
         return str(self._state.name)
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self._state.shape)
+    def shape(self) -> Any:
+        return self._world.dims(self._state.shape)
 
     @property
     def is_shape_tensor(self) -> bool:
@@ -169,8 +170,9 @@ class IOptimizationProfile:
     @takes(str, "dims", "dims", "dims")
     def set_shape(self, input: str, min: list[int], opt: list[int], max: list[int]) -> None:
         for low, middle, high in zip(min, opt, max, strict=True):
-            if not 0 <= low <= middle <= high:
-                raise RuntimeError(f"Shape provided for {input} is inconsistent.")
+            for name, fits in (("min", low >= 0), ("opt", low <= middle), ("max", middle <= high)):
+                if not fits:
+                    raise RuntimeError(f"Shape provided for {name} is inconsistent with other shapes.")
         self._state.shapes[input] = [min, opt, max]
 
     @takes(str)
@@ -230,9 +232,11 @@ class IBuilderConfig:
     def create_timing_cache(self, serialized_timing_cache: bytes) -> Any:
         settings, entries, known = self._world.settings, 0, serialized_timing_cache
         device = [settings.version, settings.compute_capability]
+        if known and not known.isascii():
+            return None
         if known:
-            *device, count = known.decode(errors="replace").split() if known.isascii() else ["", "", "0"]
-            entries = int(count) if count.isdigit() else 0
+            *device, count = known.decode().split()
+            entries = int(count)
         return self._world.new("ITimingCache", device=device, entries=entries)
 
     @takes("ITimingCache", bool)

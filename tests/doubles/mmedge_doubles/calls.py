@@ -6,11 +6,15 @@ import inspect
 import operator
 from collections.abc import Callable
 from functools import wraps
+from mmap import mmap
 from typing import Any
+
+from mmedge_doubles.cudart import Misuse
 
 
 def takes(*kinds: str | type) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Check the arguments after ``self``: a type, the name of a class of the module, ``dims`` or ``buffer``."""
+    """Check the arguments after ``self``: a type, the name of a class of the module, ``dims``, ``buffer``
+    or ``plain buffer``."""
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         signature = inspect.signature(function)
@@ -41,7 +45,9 @@ def convert(value: Any, kind: str | type, where: str) -> Any:
         if isinstance(value, (str, bytes)):
             raise wrong
         return [convert(size, int, where) for size in value]
-    if kind == "buffer":
+    if kind == "plain buffer" and not isinstance(value, (bytes, mmap)):
+        raise Misuse(f"{where}() takes a buffer without Python's lock, which {type(value).__name__} cannot bear")
+    if isinstance(kind, str) and kind.endswith("buffer"):
         return bytes(memoryview(value))
     if isinstance(kind, type):
         if not isinstance(value, kind):

@@ -26,9 +26,10 @@ UNKNOWN_SIZES = {"NonZero", "NonMaxSuppression", "Unique", "Compress"}
 class Runtime:
     @takes("ILogger")
     def __init__(self, logger: Any) -> None:
+        self._world.check_device(logger)
         self._state = SimpleNamespace(logger=logger)
 
-    @takes("buffer")
+    @takes("plain buffer")
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> Any:
         world, say = self._world, lambda text: self._world.say(self._state.logger, text)
         settings, wrong = world.settings, "Error Code 1: Serialization (Serialization assertion {} failed.{})"
@@ -75,8 +76,8 @@ class ICudaEngine:
         return mode.INPUT if self._find(name) in self._state.plan.inputs else mode.OUTPUT
 
     @takes(str)
-    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self._find(name).shape)
+    def get_tensor_shape(self, name: str) -> Any:
+        return self._world.dims(self._find(name).shape)
 
     @takes(str)
     def get_tensor_dtype(self, name: str) -> Any:
@@ -88,7 +89,10 @@ class ICudaEngine:
         return self._world.module.TensorLocation.DEVICE
 
     @takes(str, int)
-    def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[tuple[int, ...]]:
+    def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[Any]:
+        return [self._world.dims(shape) for shape in self._profile_shape(name, profile_index)]
+
+    def _profile_shape(self, name: str, profile_index: int) -> list[tuple[int, ...]]:
         tensor, profile = self._find(name), self._state.plan.profiles[profile_index]
         if tensor not in self._state.plan.inputs:
             return []
@@ -143,6 +147,28 @@ class ICudaEngine:
         return outputs
 
 
+class Dims:
+    """Sizes that can be iterated and compared, and little else."""
+
+    def __init__(self, shape: Any = ()) -> None:
+        self._state = SimpleNamespace(sizes=list(shape))
+
+    def __len__(self) -> int:
+        return len(self._state.sizes)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._state.sizes[index]
+
+    def __eq__(self, other: object) -> bool:
+        return list(self) == list(other)  # type: ignore[call-overload]
+
+    def __repr__(self) -> str:
+        return str(tuple(self))
+
+    __str__ = __repr__
+    __hash__ = None
+
+
 class IExecutionContext:
     @property
     def engine(self) -> Any:
@@ -158,12 +184,12 @@ class IExecutionContext:
         if self._world.cudart.stream(stream_handle).captured is not None:
             raise Misuse("a profile is chosen while the stream is captured")
         if not 0 <= profile_index < len(plan.profiles):
-            return bool(engine._fail(f"setOptimizationProfileAsync: there is no profile {profile_index}"))
+            engine._fail(f"setOptimizationProfileAsync: there is no profile {profile_index}")
+            raise RuntimeError("Error in set optimization profile async.")
         others = (other for other in engine._state.contexts if other is not self)
         if not plan.shares_profiles and profile_index in (other._state.profile for other in others):
-            return bool(
-                engine._fail(f"setOptimizationProfileAsync: profile {profile_index} is used by another context")
-            )
+            engine._fail(f"setOptimizationProfileAsync: profile {profile_index} is used by another context")
+            raise RuntimeError("Error in set optimization profile async.")
         self._state.profile, self._state.shapes, self._state.warm = profile_index, {}, None
         return True
 
@@ -175,7 +201,7 @@ class IExecutionContext:
             return bool(engine._fail(f"setInputShape: {name} is no input"))
         if state.profile < 0:
             return bool(engine._fail("setInputShape: no optimization profile was chosen"))
-        smallest, _, largest = engine.get_tensor_profile_shape(name, state.profile)
+        smallest, _, largest = engine._profile_shape(name, state.profile)
         fits = len(shape) == len(tensor.shape)
         for low, size, high in zip(smallest, shape, largest, strict=False):
             fits &= low <= size <= high
@@ -190,7 +216,10 @@ class IExecutionContext:
         return True
 
     @takes(str)
-    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+    def get_tensor_shape(self, name: str) -> Any:
+        return self._world.dims(self._shape(name))
+
+    def _shape(self, name: str) -> tuple[int, ...]:
         engine = self._state.engine
         tensor, plan = engine._find(name), engine._state.plan
         if tensor in plan.inputs:
@@ -218,9 +247,9 @@ class IExecutionContext:
         for tensor in (*plan.inputs, *plan.outputs):
             if not state.addresses.get(tensor.name):
                 return bool(engine._fail(f"enqueueV3: Address is not set for tensor {tensor.name}. "))
-        if missing := [tensor.name for tensor in plan.inputs if -1 in self.get_tensor_shape(tensor.name)]:
+        if missing := [tensor.name for tensor in plan.inputs if -1 in self._shape(tensor.name)]:
             return bool(engine._fail(f"enqueueV3: the shape of {missing[0]} was not specified"))
-        shapes = {tensor.name: self.get_tensor_shape(tensor.name) for tensor in (*plan.inputs, *plan.outputs)}
+        shapes = {tensor.name: self._shape(tensor.name) for tensor in (*plan.inputs, *plan.outputs)}
         self._check_overlaps(shapes)
         if stream.captured is not None and (state.warm != shapes or not self._world.settings.capturable):
             stream.invalid = True
@@ -269,7 +298,7 @@ class IExecutionContext:
         plan = engine._state.plan
         sizes: dict[str, int] = {}
         for given in plan.inputs:
-            sizes |= dict(zip(given.words, self.get_tensor_shape(given.name), strict=True))
+            sizes |= dict(zip(given.words, self._shape(given.name), strict=True))
         sizes.pop("", None)
         known = [
             sizes.get(word, size) if size < 0 else size for word, size in zip(tensor.words, tensor.shape, strict=True)
@@ -280,7 +309,7 @@ class IExecutionContext:
 
         if {node.op_type for node in onnx.load_from_string(engine._state.model).graph.node} & UNKNOWN_SIZES:
             return tuple(known)
-        zeros = {given.name: np.zeros(self.get_tensor_shape(given.name), NUMPY[given.dtype]) for given in plan.inputs}
+        zeros = {given.name: np.zeros(self._shape(given.name), NUMPY[given.dtype]) for given in plan.inputs}
         return tuple(engine._compute(zeros)[tensor.name].shape)
 
 
@@ -288,4 +317,4 @@ def _spoiled(value: np.ndarray, by: float) -> np.ndarray:
     return value + np.asarray(by, value.dtype) if value.dtype.kind == "f" else value
 
 
-ACTS = {kind.__name__: kind for kind in (Runtime, ICudaEngine, IExecutionContext)}
+ACTS = {kind.__name__: kind for kind in (Runtime, ICudaEngine, IExecutionContext, Dims)}

@@ -28,6 +28,16 @@ class World:
         made._state = SimpleNamespace(**state)
         return made
 
+    def dims(self, sizes: Any) -> Any:
+        """Sizes as TensorRT gives them."""
+        return self.new("Dims", sizes=[int(size) for size in sizes])
+
+    def check_device(self, logger: Any) -> None:
+        """What the constructors of pybind11 say where there is no device."""
+        if not self.settings.devices:
+            self.say(logger, "CUDA initialization failure with error: 100. Please check your CUDA installation")
+            raise TypeError("pybind11::init(): factory function returned nullptr")
+
     def say(self, logger: Any, text: str, severity: str = "ERROR") -> None:
         """As TensorRT logs."""
         logger.log(self.nested["Severity"][severity], text)
