@@ -14,7 +14,7 @@ import numpy as np
 from mmedge.core.manifest import Graph
 from mmedge.core.ports import Port
 from mmedge.core.target import Target
-from mmedge.export.check.findings import Finding, MemoryPlan, Sum
+from mmedge.export.check.findings import Finding, MemoryPlan, Severity, Sum
 from mmedge.export.check.opened import Opened, constant, is_fixed
 
 MIB = 1 << 20
@@ -55,7 +55,7 @@ def check_memory(plan: MemoryPlan, target: Target) -> Iterator[Finding]:
         largest = max(parts, key=lambda part: part.mib, default=None)
         if largest is None or needed <= TIGHT * target.memory_mb:
             continue
-        severity = "error" if needed > target.memory_mb else "warning"
+        severity: Severity = "error" if needed > target.memory_mb else "warning"
         message = f"to {what} takes about {needed:,.0f} MiB of {target.memory_mb:,}, most of it {largest.what}"
         yield Finding(f"memory/{what}", severity, "", message, hint)
     limit = target.options.get("builder_mb")

@@ -62,9 +62,11 @@ def _check_zero_point(opened: Opened, node: onnx_ir.Node) -> Iterator[Finding]:
     elif kind is not None and kind not in INTEGERS:
         message = f"quantized to {kind.name}, only signed types are supported"
         yield opened.finding("qdq/unsigned", "error", message, hint, node)
-    elif zero is not None and (tensor := constant(zero)) is None:
+    elif zero is None:
+        return
+    elif (tensor := constant(zero)) is None:
         yield opened.finding("qdq/zero-point", "error", f"its zero point `{zero.name}` is computed", hint, node)
-    elif zero is not None and np.any(values := tensor.numpy().astype(np.int32)):
+    elif np.any(values := tensor.numpy().astype(np.int32)):
         message = f"its zero point is {int(values.flat[np.flatnonzero(values)[0]])}, only 0 is supported"
         yield opened.finding("qdq/zero-point", "error", message, hint, node)
 
