@@ -115,13 +115,22 @@ def _show_steps(here: Here, planned: tuple[Step, ...], *, as_json: bool) -> int:
     from mmedge.commands._table import show_table
 
     print("\n".join(_told(here)) + "\n")
-    rows = ((step.component, step.engine, step.state, f"{step.expected_mb:,.0f}") for step in planned)
-    show_table(("graph", "engine", "state", "MiB to compile"), rows, wrap="state")
+    rows = ((step.component, step.engine, step.state, _needs(step), _key(step)) for step in planned)
+    show_table(("graph", "engine", "state", "MiB to compile", "key"), rows, wrap="state")
     for step in planned:
         if step.refused:
             print(f"\n`{step.component}` was refused before: {step.refused}")
-    print(f"\nkept in {Path(planned[0].folder).parent}")
+    if places := {Path(step.folder).parent: None for step in planned if step.state != "as it is"}:
+        print(f"\nkept in {', '.join(map(str, places))}")
     return 0
+
+
+def _needs(step: Step) -> str:
+    return f"about {step.expected_mb:,.0f}" if step.expected_mb else ""
+
+
+def _key(step: Step) -> str:
+    return "" if step.state == "as it is" else Path(step.folder).name.rpartition("-")[2]
 
 
 def _show_result(bundle: Bundle, found: Compilation, *, as_json: bool) -> int:

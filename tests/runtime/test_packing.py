@@ -163,7 +163,7 @@ def test_requirements_are_pins_of_everything_that_the_device_side_needs(python):
     lines = (SCRIPTS / f"requirements-{python}.txt").read_text().splitlines()
     pins = [line for line in lines if not line.startswith("#")]
     assert all(re.fullmatch(r"[a-z0-9-]+==[0-9][0-9.]*", pin) for pin in pins)
-    project = msgspec.toml.decode((PACKAGE.parent / "pyproject.toml").read_bytes())["project"]
+    project = msgspec.toml.decode((Path(__file__).parents[2] / "pyproject.toml").read_bytes())["project"]
     needed = {re.match(r"[a-z]+", line)[0] for line in project["dependencies"]} | {"onnxruntime"}
     names_of = [pin.partition("=")[0] for pin in pins]
     found = {*names_of}
