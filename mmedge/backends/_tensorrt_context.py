@@ -56,11 +56,11 @@ class Edges:
 class Way:
     """One way of running an engine: an execution context with its profile and addresses, which never change."""
 
-    def __init__(self, engine: Any, profile: int, cuda: Cuda, stream: int, component: str) -> None:
+    def __init__(self, engine: Any, profile: int, scratch: int, cuda: Cuda, stream: int, component: str) -> None:
         self._cuda = cuda
         self._stream = stream
         self._component = component
-        self._context = must(_new_context(engine), lambda: failure(f"open `{component}`"))
+        self._context = must(_new_context(engine, scratch), lambda: failure(f"open `{component}`"))
         self._choose(profile)
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._recording = 0
@@ -125,8 +125,21 @@ class Way:
         must(result, lambda: failure(f"{what} `{self._component}`"))
 
 
-def _new_context(engine: Any) -> Any:
-    """With memory for its own profile only, where that can be said: by default it is as much as the largest needs."""
-    if not hasattr(library(), "ExecutionContextAllocationStrategy"):
-        return engine.create_execution_context()
-    return engine.create_execution_context(library().ExecutionContextAllocationStrategy.ON_PROFILE_CHANGE)
+def scratch_size(engine: Any) -> int:
+    """Bytes that a run needs between its inputs and outputs, in the profile that needs most."""
+    return int(engine.device_memory_size_v2 if hasattr(engine, "device_memory_size_v2") else engine.device_memory_size)
+
+
+def _new_context(engine: Any, scratch: int) -> Any:
+    """Without memory of its own: contexts that run one after the other share what lies at ``scratch``."""
+    if hasattr(library(), "ExecutionContextAllocationStrategy"):
+        context = engine.create_execution_context(library().ExecutionContextAllocationStrategy.USER_MANAGED)
+    else:
+        context = engine.create_execution_context_without_device_memory()
+    if context is None:
+        return None
+    if hasattr(context, "set_device_memory"):
+        context.set_device_memory(scratch, scratch_size(engine))
+    else:
+        context.device_memory = scratch
+    return context

@@ -4,7 +4,7 @@ A decoder's engine has a profile for one token and another for prompts, so that 
 two sets of buffers: a step reads one and writes the other, and at the next step they change places, so that nothing is
 copied. The token that the graph chose lies with them: fed back, it never leaves the device. Every profile has a context
 for each of the two turns; so the step of one token is recorded once for each turn as a CUDA graph, and then launched as
-a whole.
+a whole. As only one of them runs at a time, they share the memory for what lies between inputs and outputs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mmedge.backends._cuda import Cuda
 from mmedge.backends._engine import chosen, closed
 from mmedge.backends._inputs import Inputs
 from mmedge.backends._tensorrt import profiles_of
-from mmedge.backends._tensorrt_context import Edges, Way
+from mmedge.backends._tensorrt_context import Edges, Way, scratch_size
 from mmedge.backends._tensorrt_memory import TOKEN_IN, TOKEN_OUT, Buffers, Places
 from mmedge.core.manifest import Graph
 from mmedge.core.ports import Tensors
@@ -42,6 +42,7 @@ class TensorRtSession:
         self._stream = cuda.new_stream()
         owned.callback(cuda.destroy_stream, self._stream)
         self._buffers = Buffers(cuda, self._stream, owned)
+        self._scratch = self._buffers.device(scratch_size(engine))
         self._ways: dict[tuple[int, int], Way] = {(index, 0): self._new_way(index) for index in range(self._count())}
         self._places = Places(graph, engine, self._largest(), self._feeds_back(), self._buffers)
         for (profile, turn), way in self._ways.items():
@@ -52,9 +53,7 @@ class TensorRtSession:
 
     def reset(self, held: Tensors | None = None) -> None:
         self._running()
-        tensors = self._inputs.hold(held or {})
-        self._profile(self._inputs.sizes({}))
-        tensors = {name: self._converted(name, tensor) for name, tensor in tensors.items()}
+        tensors = self._hold(held or {})
         places = self._places.of(0, step=False)
         for name, tensor in tensors.items():
             self._cuda.to_device(places[name], tensor.ctypes.data, tensor.nbytes, self._stream)
@@ -90,6 +89,17 @@ class TensorRtSession:
     def close(self) -> None:
         self._engine = None
         self._owned.close()
+
+    def _hold(self, held: Tensors) -> Tensors:
+        """What is to be held, as the engine has it; after a refusal nothing is."""
+        try:
+            tensors = self._inputs.hold(held)
+            self._profile(self._inputs.sizes({}))
+            return {name: self._converted(name, tensor) for name, tensor in tensors.items()}
+        except InputError:
+            self._inputs.hold({})
+            self._held = {}
+            raise
 
     def _advance(self, length: int, found: Tensors) -> None:
         """What was written is what the next run reads."""
@@ -143,7 +153,7 @@ class TensorRtSession:
         return self._ways[key]
 
     def _new_way(self, profile: int) -> Way:
-        return Way(self._engine, profile, self._cuda, self._stream, self._graph.component)
+        return Way(self._engine, profile, self._scratch, self._cuda, self._stream, self._graph.component)
 
     def _count(self) -> int:
         """Profiles of the engine."""

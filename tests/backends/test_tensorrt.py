@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 from mmedge_doubles.install import installed
+from mmedge_doubles.run import SCRATCH
 from mmedge_doubles.settings import VERSIONS
 
 from mmedge.core import find
@@ -129,6 +130,15 @@ def test_nothing_of_a_closed_session_stays_on_the_device(double, built, held):
     for use in (lambda: session.run(step(0, 1)), session.reset):
         with pytest.raises(BackendError, match="the session of `decoder` is closed"):
             use()
+
+
+def test_contexts_share_one_block_for_what_lies_between(double, built, held):
+    session, _ = built()
+    session.reset(held())
+    for feeds in (step(0, 1, 2), step(2, 1), step(3, 1), step(4, 1, 2)):
+        session.run(feeds)
+    assert [block.size for block in double.cudart.blocks.values()].count(SCRATCH) == 1
+    session.close()
 
 
 def test_two_sessions_do_not_disturb_each_other(one, built, held, tiny):
@@ -275,8 +285,11 @@ class TestSizes:
             decoder.run(step(0, *[1] * count))
 
     def test_held_inputs_larger_than_it_was_built_for_are_refused(self, decoder, held):
+        decoder.run(step(0, 1))
         with pytest.raises(InputError, match="not for source 10"):
             decoder.reset(held(0, 10))
+        with pytest.raises(InputError, match=r"was not given its input `cross.0.key`"):
+            decoder.run(step(0, 1))
 
     def test_a_refused_run_leaves_the_cache_as_it_was(self, decoder, tiny, held):
         decoder.run(step(0, 1, 2))
@@ -382,7 +395,7 @@ class TestFailures:
         graph, source = fixed_source()
         with installed("10.3", memory_mb=1) as double:
             artifact = BACKEND.compile(graph, source, tmp_path)
-            double.cudart.take((1 << 20) - source.stat().st_size - 30_000)
+            double.cudart.take((1 << 20) - source.stat().st_size - 34_000)
             with pytest.raises(ResourceError, match=r"no room for .* MiB of memory on the GPU: .* of 1.0 MiB are free"):
                 BACKEND.open(graph, artifact)
             assert set(double.cudart.live().values()) == {0}

@@ -34,6 +34,7 @@ NAMES = {
     "timings": "ITimingCache",
     "engine": "ICudaEngine",
     "_engine": "ICudaEngine",
+    "context": "IExecutionContext",
     "_context": "IExecutionContext",
     "runtime": "Runtime",
 }

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from mmedge_doubles.api import MISSED, NESTED, TABLE_OF
 from mmedge_doubles.cudart import Misuse
 from mmedge_doubles.install import environment, installed
+from mmedge_doubles.run import SCRATCH
 from mmedge_doubles.settings import VERSIONS
 from onnx import helper
 
@@ -134,8 +135,8 @@ class Device:
         self.stream = self.cuda.new_stream()
         self.x, self.y = (self.cuda.allocate(16) for _ in range(2))
 
-    def ready(self, engine, width=2):
-        context = engine.create_execution_context()
+    def ready(self, engine, width=2, make=None):
+        context = (make or engine.create_execution_context)()
         assert context.set_input_shape("x", (1, width))
         assert context.set_tensor_address("x", self.x) and context.set_tensor_address("y", self.y)
         return context
@@ -369,6 +370,28 @@ class TestRunning:
             return
         with pytest.raises(RuntimeError, match="set optimization profile"):
             second.set_optimization_profile_async(1, device.stream)
+
+    def test_a_context_without_memory_of_its_own(self, double, small, version):
+        engine, device = Work(double, small).engine(), Device(double)
+
+        def bare():
+            if version == "8.6":
+                return engine.create_execution_context_without_device_memory()
+            return engine.create_execution_context(double.tensorrt.ExecutionContextAllocationStrategy.USER_MANAGED)
+
+        context = device.ready(engine, make=bare)
+        with pytest.raises(Misuse, match="was given none"):
+            context.execute_async_v3(device.stream)
+        scratch = device.cuda.allocate(SCRATCH)
+        if version == "8.6":
+            context.device_memory = scratch
+        else:
+            with pytest.raises(Misuse, match="too little"):
+                context.set_device_memory(scratch, SCRATCH - 1)
+            context.set_device_memory(scratch, SCRATCH)
+        assert device.run(context, [-1, 2]) == [0, 2]
+        with pytest.raises(AttributeError):
+            context.device_memory  # noqa: B018
 
     def test_addresses_must_be_aligned(self, double, small):
         engine, device = Work(double, small).engine(), Device(double)

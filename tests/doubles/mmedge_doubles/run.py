@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from mmedge_doubles.calls import takes
+from mmedge_doubles.calls import convert, takes
 from mmedge_doubles.cudart import ALIGNMENT, Misuse
 from mmedge_doubles.plan import Tensor, from_bytes
 
@@ -20,6 +20,8 @@ NUMPY = {
     "INT64": np.int64,
     "BOOL": np.bool_,
 }
+SCRATCH = 4096
+"""Bytes that every engine says it needs between inputs and outputs."""
 UNKNOWN_SIZES = {"NonZero", "NonMaxSuppression", "Unique", "Compress"}
 
 
@@ -103,12 +105,26 @@ class ICudaEngine:
         self._find(tensor_name)
         return self._state.plan.aliases.get(tensor_name)  # type: ignore[no-any-return]
 
+    @property
+    def device_memory_size(self) -> int:
+        return SCRATCH
+
+    @property
+    def device_memory_size_v2(self) -> int:
+        return SCRATCH
+
+    def create_execution_context_without_device_memory(self) -> Any:
+        return self._context(managed=False)
+
     def create_execution_context(self, strategy: Any = None) -> Any:
         strategies = getattr(self._world.module, "ExecutionContextAllocationStrategy", None)
         if strategy is not None and (strategies is None or not isinstance(strategy, strategies)):
             raise TypeError("create_execution_context(): incompatible function arguments")
+        return self._context(managed=strategy is None or strategy.name != "USER_MANAGED")
+
+    def _context(self, managed: bool) -> Any:
         context = self._world.new(
-            "IExecutionContext", engine=self, profile=-1, shapes={}, addresses={}, warm=None, stream=0
+            "IExecutionContext", engine=self, profile=-1, shapes={}, addresses={}, warm=None, managed=managed, scratch=0
         )
         self._state.contexts.add(context)
         taken = {other._state.profile for other in self._state.contexts}
@@ -177,6 +193,17 @@ class IExecutionContext:
     @property
     def active_optimization_profile(self) -> int:
         return int(self._state.profile)
+
+    @takes(int, int)
+    def set_device_memory(self, memory: int, size: int) -> None:
+        if size < SCRATCH:
+            raise Misuse(f"{size} bytes are too little for an execution")
+        self._state.scratch = memory
+
+    def _write_memory(self, memory: int) -> None:
+        self._state.scratch = convert(memory, int, "device_memory")
+
+    device_memory = property(None, _write_memory)
 
     @takes(int, int)
     def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool:
@@ -249,6 +276,8 @@ class IExecutionContext:
                 return bool(engine._fail(f"enqueueV3: Address is not set for tensor {tensor.name}. "))
         if missing := [tensor.name for tensor in plan.inputs if -1 in self._shape(tensor.name)]:
             return bool(engine._fail(f"enqueueV3: the shape of {missing[0]} was not specified"))
+        if not state.managed and (not state.scratch or state.scratch % ALIGNMENT):
+            raise Misuse("a context without device memory of its own was given none")
         shapes = {tensor.name: self._shape(tensor.name) for tensor in (*plan.inputs, *plan.outputs)}
         self._check_overlaps(shapes)
         if stream.captured is not None and (state.warm != shapes or not self._world.settings.capturable):
@@ -256,12 +285,14 @@ class IExecutionContext:
             return bool(engine._fail("enqueueV3: Error Code 1: Cuda Runtime (operation not permitted when capturing)"))
         if stream.captured is None:
             state.warm = shapes
-        addresses, profile = dict(state.addresses), state.profile
-        cudart.enqueue(stream_handle, lambda: self._execute(shapes, addresses, profile))
+        addresses, profile, scratch = dict(state.addresses), state.profile, 0 if state.managed else state.scratch
+        cudart.enqueue(stream_handle, lambda: self._execute(shapes, addresses, profile, scratch))
         return True
 
-    def _execute(self, shapes: dict[str, Any], addresses: dict[str, int], profile: int) -> None:
+    def _execute(self, shapes: dict[str, Any], addresses: dict[str, int], profile: int, scratch: int) -> None:
         engine, cudart = self._state.engine, self._world.cudart
+        if scratch:
+            cudart.array(scratch, SCRATCH).fill(0xFF)
 
         def view(tensor: Tensor) -> np.ndarray:
             shape, dtype = shapes[tensor.name], np.dtype(NUMPY[tensor.dtype])
