@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from importlib.metadata import version as version_of
 
 import msgspec
 import numpy as np
@@ -43,6 +44,8 @@ def built(fixed_source, tmp_path):
     """``built()``: the decoder, its engine, and the same on ONNX Runtime."""
 
     def build(dtype="float32", kind="ScatterND", options=None):
+        if kind == "TensorScatter" and version_of("onnxruntime").startswith("1.23."):
+            pytest.skip("ONNX Runtime 1.23, which the double computes with, reads no operator set with TensorScatter")
         graph, source = fixed_source(dtype, kind)
         session = BACKEND.open(graph, BACKEND.compile(graph, source, tmp_path), options=options or {})
         return session, find.backend("onnxruntime").open(graph, source)
