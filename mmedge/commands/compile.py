@@ -69,6 +69,9 @@ class ProgressLines:
         self.live = sys.stderr.isatty()
         self._shown = 0.0
 
+    def warn(self, warning: str) -> None:
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
+
     def begin(self, step: Step) -> None:
         self._now(f"{step.component} for {step.engine} ...")
 
@@ -139,8 +142,6 @@ def _show_result(bundle: Bundle, found: Compilation, *, as_json: bool) -> int:
     if as_json:
         _print_json({"passed": found.passed, **_builtins(found)})
         return 0 if found.passed else QualityError.exit_code
-    for warning in found.here.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
     if not found.passed:
         raise _disagreement(bundle, found)
     compiled = [made for made in found.made if made.state == "compiled"]

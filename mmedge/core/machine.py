@@ -27,6 +27,11 @@ def usable_memory(root: Path = _ROOT) -> int:
     return min([int(kilobytes) * 1024, *(int(limit) for limit in limits if limit.isdecimal())])
 
 
+def free_memory(root: Path = _ROOT) -> int:
+    """Bytes that programs could take now without others losing theirs."""
+    return int(_read(root / "proc/meminfo").partition("MemAvailable:")[2].split()[0]) * 1024
+
+
 def _siblings(root: Path, cpu: int) -> str:
     return _read(root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") or str(cpu)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -12,6 +13,7 @@ from msgspec.structs import replace
 from mmedge.core import board
 from mmedge.core.backend import Backend, Options
 from mmedge.core.bundle import Bundle, Graph
+from mmedge.core.machine import free_memory
 from mmedge.errors import BackendError
 from mmedge.runtime.building import Moment, build_apart
 from mmedge.runtime.choose import choose
@@ -80,6 +82,7 @@ class Compilation(Struct, frozen=True):
 class Watcher(Protocol):
     """Is told how it goes."""
 
+    def warn(self, warning: str) -> None: ...
     def begin(self, step: Step) -> None: ...
     def moment(self, step: Step, moment: Moment) -> None: ...
     def end(self, made: Made) -> None: ...
@@ -94,8 +97,8 @@ def steps(bundle: Bundle, backend: str | None = None) -> tuple[Here, tuple[Step,
         BackendError: none of the target's engines can be used here.
     """
     engines = choose(bundle, backend, retry=True)
-    found = (_step(bundle, graph, engines[graph.component]) for graph in bundle.manifest.graphs)
-    return _here(bundle, engines), tuple(found)
+    found = tuple(_step(bundle, graph, engines[graph.component]) for graph in bundle.manifest.graphs)
+    return _here(bundle, engines, found), found
 
 
 def compile_bundle(
@@ -113,7 +116,9 @@ def compile_bundle(
         ResourceError: a build takes too much memory, or the disk is full.
     """
     engines = choose(bundle, backend, retry=True, aloud=False)
-    here = _here(bundle, engines)
+    here = _here(bundle, engines, [_step(bundle, graph, engines[graph.component]) for graph in bundle.manifest.graphs])
+    for warning in here.warnings:
+        watcher.warn(warning)
     limited = bundle if builder_mb is None else _with_options(bundle, {"builder_mb": builder_mb})
     made = tuple(_make(limited, graph, engines[graph.component], watcher) for graph in bundle.manifest.graphs)
     found = verify(bundle, backend=backend, threads=threads, progress=watcher.replay)
@@ -133,7 +138,7 @@ def _step(bundle: Bundle, graph: Graph, backend: Backend) -> Step:
     )
 
 
-def _here(bundle: Bundle, engines: dict[str, Backend]) -> Here:
+def _here(bundle: Bundle, engines: dict[str, Backend], planned: Sequence[Step]) -> Here:
     used = {engine.name: engine for engine in engines.values()}
     release = board.l4t()
     return Here(
@@ -141,7 +146,7 @@ def _here(bundle: Bundle, engines: dict[str, Backend]) -> Here:
         l4t=release,
         jetpack=board.jetpack(release),
         engines={name: {"version": engine.version(), **engine.tied_to()} for name, engine in used.items()},
-        warnings=tuple(_unlike(bundle, used)),
+        warnings=(*_unlike(bundle, used), *_tight(planned, free_memory() / _MIB)),
     )
 
 
@@ -157,6 +162,15 @@ def _unlike(bundle: Bundle, engines: dict[str, Backend]) -> list[str]:
     return found
 
 
+def _tight(planned: Sequence[Step], free_mb: float) -> list[str]:
+    """The graph that takes most, if there may be too little memory for it."""
+    most = max(planned, key=lambda step: step.expected_mb)
+    if most.expected_mb <= free_mb:
+        return []
+    needs = f"compiling `{most.component}` may take about {most.expected_mb:,.0f} MiB"
+    return [f"{needs}, {free_mb:,.0f} MiB are free: end what else runs"]
+
+
 def _make(bundle: Bundle, graph: Graph, backend: Backend, watcher: Watcher) -> Made:
     step = _step(bundle, graph, backend)
     kept = entry(bundle, graph, backend)
@@ -164,6 +178,7 @@ def _make(bundle: Bundle, graph: Graph, backend: Backend, watcher: Watcher) -> M
         made = Made(graph.component, backend.name, "as it is", str(bundle.file(graph.file)))
     elif artifact := kept.artifact():
         kept.forgive()
+        _try_opening(kept, artifact)
         made = Made(graph.component, backend.name, "kept", str(artifact))
     else:
         kept.forgive()
@@ -189,7 +204,17 @@ def _compile(kept: Entry, step: Step, watcher: Watcher) -> Made:
     except BackendError as error:
         kept.refuse(error.message)
         raise
+    _try_opening(kept, artifact)
     return Made(step.component, step.engine, "compiled", str(artifact), last.seconds, last.peak_mb)
+
+
+def _try_opening(kept: Entry, artifact: Path) -> None:
+    """So that it is known which of them cannot be opened, and every later start falls back."""
+    try:
+        kept.backend.open(kept.graph, artifact, options=kept.bundle.manifest.target.options).close()
+    except BackendError as error:
+        kept.refuse(error.message)
+        raise
 
 
 def _refuse(bundle: Bundle, engines: dict[str, Backend], found: Verification) -> dict[str, str]:

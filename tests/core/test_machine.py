@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from mmedge.core.machine import usable_cores, usable_memory
+from mmedge.core.machine import free_memory, usable_cores, usable_memory
 
 GIB = 1 << 30
 
@@ -25,6 +25,11 @@ def put(root: Path, name: str, content: str) -> None:
 
 def test_without_limits_all_cores_and_all_memory_count(root):
     assert (usable_cores(root), usable_memory(root)) == (4, 16 * GIB)
+
+
+def test_free_memory_is_what_the_kernel_calls_available(root):
+    put(root, "proc/meminfo", "MemTotal: 8000 kB\nMemFree: 1 kB\nMemAvailable:    4096 kB\n")
+    assert free_memory(root) == 4 << 20
 
 
 def test_only_processors_of_the_affinity_count(root, monkeypatch):

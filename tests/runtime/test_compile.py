@@ -15,7 +15,7 @@ from mmedge.core.children import _environment
 from mmedge.core.target import Stack
 from mmedge.errors import BackendError, QualityError, ResourceError
 from mmedge.runtime.choose import choose
-from mmedge.runtime.compile import _unlike, compile_bundle, steps
+from mmedge.runtime.compile import _tight, _unlike, compile_bundle, steps
 from mmedge.runtime.ready import ready
 
 
@@ -24,6 +24,9 @@ class Notes:
 
     def __init__(self) -> None:
         self.begun, self.ended, self.moments, self.lines = [], [], [], []
+
+    def warn(self, warning) -> None:
+        self.lines.append(warning)
 
     def begin(self, step) -> None:
         self.begun.append(step.component)
@@ -115,6 +118,22 @@ def test_a_graph_that_the_engine_refuses_is_remembered(bundle, pretend):
     with pytest.raises(BackendError, match="an operator that nobody knows"):
         compile_bundle(bundle, Notes())
     assert steps(bundle)[1][0].refused == "the graph has an operator that nobody knows"
+
+
+def test_what_cannot_be_opened_is_told_and_remembered(bundle, pretend):
+    compile_bundle(bundle, Notes())
+    pretend("PRETEND", "closed decoder")
+    with pytest.raises(BackendError, match="cannot open `decoder`"):
+        compile_bundle(bundle, Notes())
+    encoder, decoder = steps(bundle)[1]
+    assert (encoder.state, encoder.refused) == ("ready", "") and "cannot open `decoder`" in decoder.refused
+
+
+def test_memory_that_may_not_do_is_told_before(bundle):
+    planned = steps(bundle)[1]
+    assert _tight(planned, 100_000) == []
+    (told,) = _tight(planned, 10)
+    assert "may take about 64 MiB, 10 MiB are free" in told
 
 
 def test_memory_that_ran_out_is_no_reason_to_refuse_for_good(bundle, pretend):

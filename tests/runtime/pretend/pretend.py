@@ -41,6 +41,8 @@ class Pretend:
         return artifact
 
     def open(self, graph, artifact, threads=0, options=None):
+        if os.environ.get("PRETEND") == f"closed {graph.component}":
+            raise BackendError(f"pretend cannot open `{graph.component}`")
         wrong = os.environ.get("PRETEND") == f"wrong {graph.component}"
         return Altered(numpy_engine().open(graph, artifact), wrong)
 
