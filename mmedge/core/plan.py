@@ -14,7 +14,7 @@ from mmedge.core.target import Target
 from mmedge.errors import PlanError
 
 LOSSLESS = Acceptance(cosine=0.9999, answers=1.0, max_abs=1e-3)
-HALF = Acceptance(cosine=0.999, answers=0.9)
+HALF = Acceptance(cosine=0.999, answers=0.85)
 QUANTIZED = Acceptance(cosine=0.95, answers=0.8)
 """What an export may lose when the recipe does not say; a recipe for production should."""
 
