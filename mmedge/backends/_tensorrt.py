@@ -126,13 +126,18 @@ def profiles_of(graph: Graph) -> tuple[dict[str, Span], ...]:
 
 
 def check_cache(graph: Graph) -> None:
-    """Refuse a cache that grows.
+    """Refuse a cache that grows, and a decoder without ranges for its lengths.
 
     Raises:
-        BackendError: engines are built for sizes, and this one has another at every step.
+        BackendError: engines are built for sizes.
     """
     if graph.cache and not graph.cache.capacity:
         raise BackendError(
             f"tensorrt cannot keep the cache of `{graph.component}`: it grows at every step",
             hint="export for a target whose cache is of fixed length, such as `--target jetson`",
+        )
+    if graph.cache and not (graph.profiles and all("length" in spans for spans in graph.profiles)):
+        raise BackendError(
+            f"no range is given for the length of what `{graph.component}` reads",
+            hint="export the model again with ranges for its sizes",
         )

@@ -35,7 +35,7 @@ class TensorRtSession:
         self._engine = engine
         self._cuda = cuda
         self._owned = owned
-        self._record = record and graph.cache is not None
+        self._record = record
         self._profiles = profiles_of(graph)
         self._inputs = Inputs(graph)
         self._edges = Edges(graph, engine)
@@ -73,12 +73,13 @@ class TensorRtSession:
         profile, length = self._profile(sizes), sizes.get("length", 1)
         tensors |= self._cache.steer(length) if self._cache else {}
         tensors = {name: self._converted(name, tensor) for name, tensor in tensors.items()}
-        way, places = self._way(profile), self._places.of(self._turn, self._is_step(profile))
+        step = self._is_step(profile)
+        way, places = self._way(profile), self._places.of(self._turn, step)
         way.set_shapes(self._held | {name: tensor.shape for name, tensor in tensors.items()})
         for name, tensor in tensors.items():
-            if not self._is_there(name, tensor):
+            if not self._is_there(name, tensor, step):
                 self._buffers.upload(name, tensor, places[name])
-        recordable = way.run(self._record and self._is_step(profile))
+        recordable = way.run(self._record and step)
         self._record = self._record and recordable
         types = self._edges.dtypes
         found = {name: self._buffers.download(name, places[name], way.shape(name), types[name]) for name in names}
@@ -108,21 +109,20 @@ class TensorRtSession:
             self._turn = 1 - self._turn
         self._said = int(found[TOKEN_OUT][0, -1]) if self._feeds_back() and TOKEN_OUT in found else None
 
-    def _is_there(self, name: str, tensor: np.ndarray) -> bool:
+    def _is_there(self, name: str, tensor: np.ndarray, step: bool) -> bool:
         """Whether it is the token that the last run told: it lies where a step of one token reads it."""
-        return name == TOKEN_IN and tensor.size == 1 and int(tensor[0, 0]) == self._said
+        return step and name == TOKEN_IN and self._said is not None and tensor.item() == self._said
 
     def _feeds_back(self) -> bool:
+        """Whether the token that comes out is what can go in."""
+        ports = {port.name: port.shape for port in (*self._graph.inputs, *self._graph.outputs)}
         types = self._edges.dtypes
-        return bool(self._graph.cache and TOKEN_OUT in types and types.get(TOKEN_IN) == types[TOKEN_OUT])
+        fits = ports.get(TOKEN_IN) == (1, "length") and ports.get(TOKEN_OUT) == (1, 1)
+        return bool(self._graph.cache) and fits and types[TOKEN_IN] == types[TOKEN_OUT]
 
     def _is_step(self, profile: int) -> bool:
         """Whether the profile is for runs of one token only."""
-        return (
-            not self._profiles
-            or "length" not in self._profiles[profile]
-            or self._profiles[profile]["length"].largest == 1
-        )
+        return bool(self._graph.cache) and self._profiles[profile]["length"].largest == 1
 
     def _profile(self, sizes: dict[str, int]) -> int:
         """The first profile that fits; sizes that are not known yet fit.

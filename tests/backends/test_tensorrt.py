@@ -108,6 +108,23 @@ def test_tokens_fed_back_give_what_onnxruntime_gives(double, built, held):
     session.close()
 
 
+def test_the_order_of_the_profiles_does_not_matter(one, fixed_source, tmp_path, held):
+    """With the prompt first, single tokens are read as prompts of one."""
+    graph, source = fixed_source()
+    turned = msgspec.structs.replace(graph, profiles=graph.profiles[::-1])
+    session = BACKEND.open(turned, BACKEND.compile(turned, source, tmp_path))
+    reference = find.backend("onnxruntime").open(graph, source)
+    for each in (session, reference):
+        each.reset(held())
+    feeds = step(0, 1, 2)
+    for position in range(2, 8):
+        token = session.run(feeds)["token"]
+        np.testing.assert_array_equal(token, reference.run(feeds)["token"])
+        feeds = {"input_ids": token, "position_ids": np.array([[position]])}
+    assert set(one.executions) == {0}
+    session.close()
+
+
 def test_a_tower_with_sizes_that_vary_gives_what_onnxruntime_gives(double, sources, tower_graph, tmp_path):
     spans = ({"width": Span(2, 7, 12), "count": Span(1, 2, 4)},)
     graph = msgspec.structs.replace(tower_graph, profiles=spans)
@@ -420,6 +437,16 @@ class TestFailures:
     def test_a_cache_that_grows_is_refused(self, one, sources, decoder_graph, tmp_path):
         with pytest.raises(BackendError, match="tensorrt cannot keep the cache of `decoder`: it grows at every step"):
             BACKEND.compile(decoder_graph, sources["decoder"], tmp_path)
+
+
+@pytest.mark.parametrize("profiles", [(), ({"source": Span(1, 5, 9)},)])
+def test_a_decoder_without_ranges_for_its_lengths_is_refused(profiles, one, fixed_source, tmp_path):
+    graph, source = fixed_source()
+    artifact = BACKEND.compile(graph, source, tmp_path)
+    without = msgspec.structs.replace(graph, profiles=profiles)
+    for use in (lambda: BACKEND.compile(without, source, tmp_path), lambda: BACKEND.open(without, artifact)):
+        with pytest.raises(BackendError, match="no range is given for the length of what `decoder` reads"):
+            use()
 
 
 class TestBrokenInstallations:
