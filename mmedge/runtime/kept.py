@@ -24,7 +24,7 @@ from mmedge.core.bundle import Bundle
 from mmedge.core.files import open_regular
 from mmedge.errors import BundleError, ResourceError
 
-_RECORD, _LOCK, _REFUSED = "made.json", "lock", ".refused"
+_RECORD, _LOCK, _SHARED, _REFUSED = "made.json", "lock", "shared.json", ".refused"
 _LONGEST_REASON = 1 << 12
 _log = logging.getLogger(__name__)
 
@@ -67,7 +67,8 @@ def stored(folder: Path, made_for: dict[str, str]) -> Path | None:
 def store(folder: Path, made_for: dict[str, str], make: Callable[[Path], Path]) -> Path:
     """Have ``make(draft)`` fill a draft and return the artifact in it, and put the draft where ``folder`` is to be.
 
-    Nobody else writes there meanwhile (`place_to_write`).
+    Nobody else writes there meanwhile (`place_to_write`). What ``make`` leaves beside the draft, such as what an engine
+    learnt of the device, is there for the next one.
 
     Raises:
         ResourceError: the disk refuses.
@@ -78,6 +79,7 @@ def store(folder: Path, made_for: dict[str, str], make: Callable[[Path], Path]) 
     try:
         for left in (draft, old):
             shutil.rmtree(left, ignore_errors=True)  # by a process that was killed
+        _drop_strangers(folder.parent)
         draft.mkdir()
         artifact = make(draft).relative_to(draft)
         files = {path.relative_to(draft).as_posix(): _settle(path) for path in draft.rglob("*") if path.is_file()}
@@ -86,6 +88,7 @@ def store(folder: Path, made_for: dict[str, str], make: Callable[[Path], Path]) 
         with suppress(FileNotFoundError):
             folder.rename(old)
         draft.rename(folder)
+        _remember_shared(folder.parent)
     except OSError as error:
         raise ResourceError(f"cannot keep what was compiled in `{folder.parent}`: {error.strerror}") from error
     finally:
@@ -156,6 +159,32 @@ def _alone_in(place: Path) -> Iterator[None]:
             _log.warning("waiting for another process that compiles in `%s`", place)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def _shared(place: Path) -> list[Path]:
+    """What engines left beside the folders: everything that is none of ours."""
+    own = {_LOCK, _SHARED, f".{_SHARED}"}
+    found = (path for path in place.iterdir() if path.is_symlink() or not path.is_dir())
+    return [path for path in found if path.name not in own and not path.name.endswith(_REFUSED)]
+
+
+def _drop_strangers(place: Path) -> None:
+    """Remove what engines would read and nobody left here on this device, as with compiled graphs."""
+    try:
+        with open_regular(place, _SHARED) as file:
+            known = msgspec.json.decode(file.read(), type=dict[str, Stamp])
+    except (BundleError, msgspec.DecodeError):
+        known = {}
+    for path in _shared(place):
+        if known.get(path.name) != _stamp(path):
+            path.unlink()
+
+
+def _remember_shared(place: Path) -> None:
+    if stamps := {path.name: _stamp(path) for path in _shared(place)}:
+        draft = place / f".{_SHARED}"
+        draft.write_bytes(msgspec.json.encode(stamps))
+        draft.replace(place / _SHARED)
 
 
 def _stamp(path: Path) -> Stamp:

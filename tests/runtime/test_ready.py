@@ -250,6 +250,29 @@ def test_an_engine_that_is_tied_to_a_gpu_compiles_in_another_process_and_says_ho
     assert f"`mmedge compile {bundle.path}` does it ahead" in caplog.text
 
 
+def test_what_an_engine_learnt_is_there_for_the_next_graph_unless_it_came_from_elsewhere(bundle):
+    class Learning(Copying):
+        def compile(self, graph, source, output, options=NO_OPTIONS):
+            learnt = output.parent / "learnt"
+            self.knew = learnt.read_text() if learnt.exists() else ""
+            learnt.write_text("much")
+            return super().compile(graph, source, output)
+
+    def knew(version: str) -> str:
+        backend = Learning(version)
+        ready(bundle, GRAPH, backend)
+        return backend.knew
+
+    assert (knew("1"), knew("2")) == ("", "much")
+    place = bundle.path.with_name("small.bundle.ready")
+    (place / "learnt").write_text("something else")
+    assert knew("3") == ""
+    (place / "strange").symlink_to("/etc/passwd")
+    assert knew("4") == "much" and "strange" not in entries(bundle)
+    (place / "shared.json").write_text("{")
+    assert knew("5") == ""
+
+
 def test_a_graph_that_was_refused_is_not_made_again_unasked(bundle):
     backend = Copying()
     kept = entry(bundle, GRAPH, backend)
