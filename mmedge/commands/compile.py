@@ -165,15 +165,24 @@ def _disagreement(bundle: Bundle, found: Compilation) -> Exception:
 
 def _show_trtexec(bundle: Bundle, version: str | None, *, as_json: bool) -> int:
     from mmedge.backends._trtexec import command_lines, spelled
-    from mmedge.core import find
 
-    version = version or find.backend("tensorrt").version()
+    version = version or _installed_tensorrt()
     lines = command_lines(bundle, version)
     if as_json:
         _print_json({"version": version, "commands": lines})
         return 0
     print("\n".join(spelled(line) for line in lines))
     return 0
+
+
+def _installed_tensorrt() -> str:
+    from mmedge.core import find
+    from mmedge.errors import BackendError
+
+    try:
+        return find.backend("tensorrt").version()
+    except BackendError as missing:
+        raise BackendError(missing.message, hint="say for which TensorRT with --version, such as 10.3") from missing
 
 
 def _told(here: Here) -> Iterable[str]:

@@ -140,3 +140,18 @@ def test_command_lines_of_trtexec_are_for_the_installed_version_or_another(bundl
         assert {argument.partition("=")[0] for argument in arguments} <= set(flags)
         graphs = open_bundle(bundle).manifest.graphs
         assert len(told["commands"]) == len(graphs)
+
+
+def test_the_doctor_finds_tensorrt_and_its_gpu(on_jetson):
+    shown = on_jetson("doctor")
+    assert shown.returncode == 0 and "tensorrt         10.3.0, compute capability 8.7" in shown.stdout
+    assert "no: CUDA cannot find a device" in on_jetson("doctor", devices=0).stdout
+
+
+def test_two_at_once_compile_once(bundle, on_jetson):
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(2) as pool:
+        shown = [*pool.map(lambda _: on_jetson("compile", bundle), range(2))]
+    assert [each.returncode for each in shown] == [0, 0], [each.stderr for each in shown]
+    assert len(entries(bundle)) == 2
