@@ -44,13 +44,17 @@ class Edges:
         fits = dtype == promised or [promised.name, dtype.name] == ["int64", "int32"]
         fits &= len(shape) == len(port.shape)
         for size, asked in zip(shape, port.shape, strict=False):
-            fits &= size == asked or (size == -1 and isinstance(asked, str))
+            fits &= size == asked or (size == -1 and isinstance(asked, str)) or self._inferred(port, size, asked)
         if not fits:
             raise BackendError(
                 f"`{port.name}` of `{graph.component}` is {dtype} {list(shape)} in the engine, "
                 f"the bundle says {port.dtype} [{', '.join(map(str, port.shape))}]",
                 hint="compile the bundle again",
             )
+
+    def _inferred(self, port: Port, size: int, asked: int | str) -> bool:
+        """Of outputs TensorRT may know less than the bundle, until the inputs have sizes, or more."""
+        return port.name in self.outputs and (size == -1 or isinstance(asked, str))
 
 
 class Way:

@@ -425,12 +425,17 @@ def _plan(world: Any, network: Any, config: Any) -> Plan:
     inputs = _inputs(world, network)
     names = {tensor.name for tensor in inputs}
     scatters = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "TensorScatter"}
+    outputs = [tensor_of(value, settings.version) for value in graph.output]
+    if settings.vague:
+        outputs = [
+            tensor._replace(shape=[-1] * len(tensor.shape), words=[""] * len(tensor.shape)) for tensor in outputs
+        ]
     aliases = {out.name: scatters[out.name] for out in graph.output if scatters.get(out.name) in names}
     return Plan(
         version=settings.version,
         compute_capability=settings.compute_capability,
         inputs=inputs,
-        outputs=[tensor_of(value, settings.version) for value in graph.output],
+        outputs=outputs,
         profiles=config._state.profiles or [{}],
         aliases=aliases if world.has("ICudaEngine", "get_aliased_input_tensor") else {},
         shares_profiles=settings.version != "8.6" or "PROFILE_SHARING_0806" in config._state.features,

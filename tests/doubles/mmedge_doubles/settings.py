@@ -24,6 +24,8 @@ class Settings:
     """What the builder logs before it gives up; empty lets it succeed."""
     build_memory_mb: int = 0
     """Memory of the host that the builder fills, besides the graph."""
+    vague: bool = False
+    """Whether engines know no size of an output before their inputs have sizes."""
     spoil: float = 0.0
     """Added to every floating output: an engine that computes something else than its graph."""
 
