@@ -125,6 +125,11 @@ def profiles_of(graph: Graph) -> tuple[dict[str, Span], ...]:
     return graph.profiles if varying(graph) else ()
 
 
+def spell(spans: dict[str, Span]) -> str:
+    """One set of ranges for a message."""
+    return ", ".join(f"{word} {span.smallest} to {span.largest}" for word, span in spans.items())
+
+
 def check_cache(graph: Graph) -> None:
     """Refuse a cache that grows, and a decoder without ranges for its lengths.
 

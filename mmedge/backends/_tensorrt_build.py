@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from mmedge.backends._engine import check_edges, told_as_ours
-from mmedge.backends._tensorrt import check_cache, failure, library, log, must, profiles_of, start, varying
+from mmedge.backends._tensorrt import check_cache, failure, library, log, must, profiles_of, spell, start, varying
 from mmedge.core.backend import Options
 from mmedge.core.manifest import Graph
 from mmedge.core.names import shown
@@ -64,10 +64,10 @@ def _network_flags(trt: Any) -> int:
 
 
 def _parser_errors(parser: Any) -> list[str]:
-    return [_spell(parser.get_error(index)) for index in range(parser.num_errors)]
+    return [_told(parser.get_error(index)) for index in range(parser.num_errors)]
 
 
-def _spell(error: Any) -> str:
+def _told(error: Any) -> str:
     """One error of the parser: which node, what is wrong, where in the parser's own code."""
     node = f"node {error.node()}"
     if hasattr(error, "node_name"):
@@ -123,7 +123,7 @@ def _add_profiles(builder: Any, config: Any, graph: Graph) -> None:
                 raise _unranged(graph, port)
             profile.set_shape(port.name, *(_shape(port, spans, end) for end in ("smallest", "usual", "largest")))
         if config.add_optimization_profile(profile) < 0:
-            raise failure(f"build `{graph.component}` for the sizes {spans}")
+            raise failure(f"build `{graph.component}` for {spell(spans)}")
 
 
 def _shape(port: Port, spans: dict[str, Span], end: str) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ from mmedge.backends._cache import FixedCache
 from mmedge.backends._cuda import Cuda
 from mmedge.backends._engine import chosen, closed
 from mmedge.backends._inputs import Inputs
-from mmedge.backends._tensorrt import profiles_of
+from mmedge.backends._tensorrt import profiles_of, spell
 from mmedge.backends._tensorrt_context import Edges, Way, scratch_size
 from mmedge.backends._tensorrt_memory import TOKEN_IN, TOKEN_OUT, Buffers, Places
 from mmedge.core.manifest import Graph
@@ -136,10 +136,7 @@ class TensorRtSession:
         if not self._profiles:
             return 0
         given = ", ".join(f"{word} {size}" for word, size in sizes.items())
-        built = " or ".join(
-            ", ".join(f"{word} {span.smallest} to {span.largest}" for word, span in spans.items())
-            for spans in self._profiles
-        )
+        built = " or ".join(map(spell, self._profiles))
         raise InputError(
             f"`{self._graph.component}` was built for {built}, not for {given}", hint="export it for larger sizes"
         )

@@ -500,3 +500,31 @@ class TestBrokenInstallations:
             ):
                 session.run(step(1, 1))
             session.close()
+
+    def test_a_context_that_cannot_be_made(self, one, fixed_source, tmp_path, monkeypatch):
+        graph, source = fixed_source()
+        artifact = BACKEND.compile(graph, source, tmp_path)
+
+        def refuse(engine, strategy):
+            one.world.say(
+                engine._state.logger, "Error Code 2: OutOfMemory (Requested size was 4096 bytes, out of memory.)"
+            )
+
+        monkeypatch.setattr(one.tensorrt.ICudaEngine, "create_execution_context", refuse)
+        with pytest.raises(ResourceError, match=r"tensorrt cannot open `decoder`: .*Requested size was 4096 bytes"):
+            BACKEND.open(graph, artifact)
+        assert set(one.cudart.live().values()) == {0}
+
+    def test_an_input_that_must_lie_in_the_memory_of_the_host(self, one, fixed_source, tmp_path, monkeypatch):
+        graph, source = fixed_source()
+        artifact = BACKEND.compile(graph, source, tmp_path)
+        host = one.tensorrt.TensorLocation.HOST
+        monkeypatch.setattr(one.tensorrt.ICudaEngine, "get_tensor_location", lambda engine, name: host)
+        with pytest.raises(BackendError, match="the engine of `decoder` wants `input_ids` in the host's memory"):
+            BACKEND.open(graph, artifact)
+
+    def test_a_profile_that_the_builder_does_not_take(self, one, fixed_source, tmp_path, monkeypatch):
+        graph, source = fixed_source()
+        monkeypatch.setattr(one.tensorrt.IBuilderConfig, "add_optimization_profile", lambda config, profile: -1)
+        with pytest.raises(BackendError, match="tensorrt cannot build `decoder` for length 1 to 1, source 1 to 9"):
+            BACKEND.compile(graph, source, tmp_path)

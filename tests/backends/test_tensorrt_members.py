@@ -38,7 +38,7 @@ NAMES = {
     "_context": "IExecutionContext",
     "runtime": "Runtime",
 }
-LOCAL = {("_spell", "error"): "ParserError", ("_check_network", "tensor"): "ITensor", ("_build", "timings"): "Path"}
+LOCAL = {("_told", "error"): "ParserError", ("_check_network", "tensor"): "ITensor", ("build", "timings"): "Path"}
 
 
 def versions_with(kind: str, member: str) -> frozenset[str]:

@@ -177,3 +177,17 @@ def test_the_same_types_are_declared_as_by_the_backend():
     from mmedge.backends._cuda import _SIGNATURES
 
     assert {**_SIGNATURES, "cudaGetErrorString": (c_int,)} == SIGNATURES
+
+
+def test_a_recording_that_is_given_up_leaves_nothing(cuda, cudart, stream):
+    address = cuda.allocate(4)
+
+    def enqueue():
+        cuda.zero(address, 4, stream)
+        raise BackendError("the engine refuses")
+
+    with pytest.raises(BackendError, match="the engine refuses"):
+        cuda.record(stream, enqueue)
+    assert cudart.live() == {"blocks": 1, "streams": 1, "graphs": 0, "executables": 0}
+    cuda.synchronize(stream)
+    assert cudart.array(address, 4).all()
