@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 from mmedge.core import find
 from mmedge.core.backend import Backend
@@ -12,6 +13,7 @@ from mmedge.core.target import Target
 from mmedge.errors import BackendError, MmedgeError
 from mmedge.runtime.ready import entry, refused
 
+_Opened = TypeVar("_Opened")
 _log = logging.getLogger(__name__)
 
 
@@ -53,6 +55,30 @@ class _Found(NamedTuple):
     backend: Backend
     passed_over: dict[str, MmedgeError]
     """Engines that were tried before, and why they cannot be used."""
+
+
+def open_chosen(
+    bundle: Bundle, explicit: str | None, opener: Callable[[dict[str, Backend]], _Opened]
+) -> tuple[dict[str, Backend], _Opened]:
+    """What `choose` says and what ``opener`` makes of it; if an engine turns out to refuse a graph while it is being
+    opened, with the next one.
+
+    Raises:
+        BackendError: there is no other engine left, or ``explicit`` wants no other.
+    """
+    chosen = choose(bundle, explicit)
+    while True:
+        try:
+            return chosen, opener(chosen)
+        except BackendError:
+            others = choose(bundle, explicit)  # says aloud what was refused meanwhile
+            if _names(others) == _names(chosen):
+                raise
+            chosen = others
+
+
+def _names(engines: dict[str, Backend]) -> dict[str, str]:
+    return {component: engine.name for component, engine in engines.items()}
 
 
 def candidates(target: Target, role: str) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from mmedge.core.ports import Tensors
 from mmedge.errors import BundleError, InputError, UsageError
 from mmedge.media.image import Picture, decode_picture, read_picture
 from mmedge.media.text import StreamingDetokenizer, Tokenizer
-from mmedge.runtime.choose import choose
+from mmedge.runtime.choose import open_chosen
 from mmedge.runtime.decode import decode, picking
 from mmedge.runtime.engine import Engine
 from mmedge.runtime.pick import Pick, greedy
@@ -262,8 +262,8 @@ def open_pipeline(bundle: Bundle, *, backend: str | None = None, threads: int = 
     family = _family_of(bundle)
     tidy = manifest.config["text"]["clean_up_tokenization_spaces"]
     tokenizer = Tokenizer(bundle.read(manifest.assets["tokenizer"]), clean_up_spaces=tidy)
-    chosen = choose(bundle, backend)
-    engine = Engine(manifest.graphs, _open_sessions(bundle, chosen, threads))
+    chosen, sessions = open_chosen(bundle, backend, lambda engines: _open_sessions(bundle, engines, threads))
+    engine = Engine(manifest.graphs, sessions)
     backends = {component: engine.name for component, engine in chosen.items()}
     return Pipeline(family, manifest.config, tokenizer, engine, manifest.tasks, backends)
 

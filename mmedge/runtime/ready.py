@@ -22,7 +22,7 @@ import msgspec
 from mmedge.core.backend import Backend, Options
 from mmedge.core.bundle import Bundle, Graph
 from mmedge.core.writing import check_space
-from mmedge.errors import QualityError
+from mmedge.errors import BackendError, QualityError
 from mmedge.runtime import kept
 from mmedge.runtime.building import build_apart
 from mmedge.runtime.device import this_device
@@ -139,7 +139,11 @@ def ready(bundle: Bundle, graph: Graph, backend: Backend) -> Path:
         backend.name,
         bundle.path,
     )
-    return wanted.make(build_apart)
+    try:
+        return wanted.make(build_apart)
+    except BackendError as error:
+        wanted.refuse(error.message)  # so that not every start tries for minutes, and fails
+        raise
 
 
 def build_here(backend: Backend, graph: Graph, source: Path, output: Path, options: Options) -> Path:

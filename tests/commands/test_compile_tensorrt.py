@@ -124,6 +124,12 @@ def test_opening_compiles_too_and_says_how_to_do_it_ahead(bundle, on_jetson):
     assert len(entries(bundle)) == 2
 
 
+def test_a_graph_that_cannot_be_built_while_opening_is_answered_by_a_fall_back_at_once(bundle, on_jetson):
+    answer = on_jetson("caption", bundle, PICTURE, build_error="Could not find any implementation")
+    assert answer.returncode == 0 and answer.stdout
+    assert "onnxruntime runs `decoder` instead of tensorrt" in answer.stderr
+
+
 def test_without_a_gpu_another_engine_answers_aloud(bundle, on_jetson):
     answer = on_jetson("caption", bundle, PICTURE, devices=0)
     assert answer.returncode == 0 and "onnxruntime runs `encoder`, `decoder` instead of tensorrt" in answer.stderr

@@ -6,8 +6,8 @@ import pytest
 from msgspec.structs import replace
 
 from mmedge.errors import BackendError, UsageError
-from mmedge.runtime.choose import candidates, choose
-from mmedge.runtime.ready import build_here, entry
+from mmedge.runtime.choose import candidates, choose, open_chosen
+from mmedge.runtime.ready import build_here, entry, ready
 
 
 @pytest.fixture
@@ -99,6 +99,29 @@ def test_a_device_that_no_engine_computes_on_is_not_taken_for_the_cpu(small_bund
         choose(made)
     assert "--backend numpy" in refused.value.hint
     assert names(choose(made, "onnxruntime"))["decoder"] == "onnxruntime"
+
+
+def test_an_engine_that_refuses_a_graph_while_opening_is_passed_over_at_once(bundle, pretend, caplog):
+    made = bundle()
+    pretend("PRETEND_DECODER", "refuse")
+    opened = []
+
+    def opener(engines):
+        opened.append(names(engines))
+        return [ready(made, graph, engines[graph.component]) for graph in made.manifest.graphs]
+
+    chosen, paths = open_chosen(made, None, opener)
+    assert names(chosen) == {"encoder": "pretend", "decoder": "onnxruntime"} and len(opened) == 2
+    assert paths[1] == made.path / "graphs/decoder.onnx"
+    assert "onnxruntime runs `decoder` instead of pretend" in caplog.text
+    assert "the graph has an operator that nobody knows" in caplog.text
+
+
+def test_an_engine_that_is_asked_for_is_not_replaced_while_opening(bundle, pretend):
+    made = bundle()
+    pretend("PRETEND_DECODER", "refuse")
+    with pytest.raises(BackendError, match="an operator that nobody knows"):
+        open_chosen(made, "pretend", lambda engines: ready(made, made.manifest.graphs[1], engines["decoder"]))
 
 
 def test_an_engine_is_tried_once_however_often_it_is_named(bundle):
