@@ -20,7 +20,8 @@ class Places:
     set, where a step of one token reads it. What the engine itself writes in place has the same address in both.
     """
 
-    def __init__(self, graph: Graph, engine: Any, sizes: dict[str, int], feeds_back: bool, buffers: Buffers) -> None:
+    def __init__(self, graph: Graph, engine: Any, feeds_back: bool, buffers: Buffers) -> None:
+        sizes = buffers.largest
         pairs = [(past.name, present.name) for past, present in _pairs(graph)]
         self._feeds_back = feeds_back
         self._turning = {name for pair in pairs for name in pair} | ({TOKEN_OUT} if feeds_back else set())
@@ -54,6 +55,8 @@ class Buffers:
         self._stream = stream
         self._owned = owned
         self._pinned: dict[str, np.ndarray] = {}
+        self.largest: dict[str, int] = {}
+        """Bytes that an input or output takes at most."""
 
     def device(self, size: int) -> int:
         address = self._cuda.allocate(max(size, 1))
@@ -74,10 +77,11 @@ class Buffers:
 
     def _staged(self, name: str, size: int) -> np.ndarray:
         """Allocated when an input is first fed or an output first asked for: what is held needs none."""
-        if name not in self._pinned or self._pinned[name].nbytes < size:
-            address = self._cuda.allocate_host(max(size, 1))
+        if name not in self._pinned:
+            most = max(self.largest[name], 1)
+            address = self._cuda.allocate_host(most)
             self._owned.callback(self._cuda.free_host, address)
-            self._pinned[name] = host_bytes(address, max(size, 1))
+            self._pinned[name] = host_bytes(address, most)
         return self._pinned[name][:size]
 
 

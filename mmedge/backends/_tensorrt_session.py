@@ -44,7 +44,8 @@ class TensorRtSession:
         self._buffers = Buffers(cuda, self._stream, owned)
         self._scratch = self._buffers.device(scratch_size(engine))
         self._ways: dict[tuple[int, int], Way] = {(index, 0): self._new_way(index) for index in range(self._count())}
-        self._places = Places(graph, engine, self._largest(), self._feeds_back(), self._buffers)
+        self._buffers.largest = self._largest()
+        self._places = Places(graph, engine, self._feeds_back(), self._buffers)
         for (profile, turn), way in self._ways.items():
             way.bind(self._places.of(turn, self._is_step(profile)))
         owned.callback(self._forget)

@@ -224,6 +224,14 @@ class TestCopies:
             decoder.run(step(position, 1), [])
         assert {kind for kind, *_ in one.cudart.copies} == {"to_device"}
 
+    def test_longer_prompts_need_no_more_memory(self, one, decoder, held):
+        decoder.run(step(0, 1))
+        before = one.cudart.live()
+        for count in (2, 5, 12):
+            decoder.reset(held())
+            decoder.run(step(0, *[1] * count), ["token", "logits"])
+        assert one.cudart.live() == before
+
     def test_nothing_is_allocated_by_a_step(self, one, decoder):
         for position in range(4):
             decoder.run(step(position, 1))
