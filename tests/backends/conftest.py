@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -19,8 +18,6 @@ from mmedge.core import find
 from mmedge.core.backend import Backend, Session
 from mmedge.core.manifest import Graph
 from mmedge.core.ports import CacheShape, Port, Span, Tensors
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "doubles"))
 
 LAYERS, HEADS, HEAD_DIM, VOCABULARY, POSITIONS = 2, 2, 8, 20, 32
 WIDTH = HEADS * HEAD_DIM

@@ -1,14 +1,9 @@
 """The double of the CUDA runtime notices what a device would not forgive."""
 
-import sys
 from ctypes import byref, c_int, c_size_t, c_void_p
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
 from mmedge_doubles.cudart import CAPTURING, SIGNATURES, Cudart, Misuse
 
 from mmedge.backends._cuda import Cuda, host_bytes

@@ -11,9 +11,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
 from mmedge_doubles.api import MISSED, NESTED, TABLE_OF
 from mmedge_doubles.cudart import Misuse
 from mmedge_doubles.install import environment, installed
