@@ -42,7 +42,7 @@ def choose(
 
 
 def _check_device(target: Target) -> None:
-    """Every engine here computes on the CPU, and must not be taken for something else."""
+    """No engine reads this option yet: what would run on the CPU must not be taken for something else."""
     if (device := target.options.get("device", "CPU")) != "CPU":
         engine = target.backends["tower"]
         raise BackendError(
@@ -70,8 +70,11 @@ def open_chosen(
     while True:
         try:
             return chosen, opener(chosen)
-        except BackendError:
-            others = choose(bundle, explicit)  # says aloud what was refused meanwhile
+        except BackendError as error:
+            try:
+                others = choose(bundle, explicit)  # says aloud what was refused meanwhile
+            except MmedgeError:
+                raise error from None
             if _names(others) == _names(chosen):
                 raise
             chosen = others
@@ -106,14 +109,14 @@ def _first(bundle: Bundle, role: str, retry: bool) -> _Found:
 def _check_usable(bundle: Bundle, graphs: list[Graph], backend: Backend, retry: bool) -> None:
     """
     Raises:
-        BackendError: the engine is missing, or has nothing to run on.
-        QualityError: something it made of these graphs was refused.
+        BackendError: the engine is missing, has nothing to run on, or refused one of these graphs.
+        QualityError: something it made of these graphs was wrong.
     """
     backend.version()
     for graph in graphs:
         kept = entry(bundle, graph, backend)
-        if kept and not retry and (reason := kept.refusal()):
-            raise refused(kept, reason)
+        if kept and not retry and (refusal := kept.refusal()):
+            raise refused(kept, refusal)
 
 
 def _tell(bundle: Bundle, found: dict[str, _Found]) -> None:

@@ -133,9 +133,9 @@ def _step(bundle: Bundle, graph: Graph, backend: Backend) -> Step:
     workspace = float(bundle.manifest.target.options.get("workspace_mb", 0))
     expected = 0.0 if artifact else TIMES_WEIGHTS * size_of(bundle, graph) / _MIB + workspace
     folder = artifact.parent if artifact else kept.folder()
-    return Step(
-        graph.component, backend.name, "ready" if artifact else "to compile", str(folder), expected, kept.refusal()
-    )
+    state: Literal["ready", "to compile"] = "ready" if artifact else "to compile"
+    refusal = kept.refusal()
+    return Step(graph.component, backend.name, state, str(folder), expected, refusal.reason if refusal else "")
 
 
 def _here(bundle: Bundle, engines: dict[str, Backend], planned: Sequence[Step]) -> Here:
@@ -202,7 +202,7 @@ def _compile(kept: Entry, step: Step, watcher: Watcher) -> Made:
     try:
         artifact = kept.make(build)
     except BackendError as error:
-        kept.refuse(error.message)
+        kept.refuse(error.message, wrong=False)
         raise
     _try_opening(kept, artifact)
     return Made(step.component, step.engine, "compiled", str(artifact), last.seconds, last.peak_mb)
@@ -213,7 +213,7 @@ def _try_opening(kept: Entry, artifact: Path) -> None:
     try:
         kept.backend.open(kept.graph, artifact, options=kept.bundle.manifest.target.options).close()
     except BackendError as error:
-        kept.refuse(error.message)
+        kept.refuse(error.message, wrong=False)
         raise
 
 
@@ -228,7 +228,7 @@ def _refuse(bundle: Bundle, engines: dict[str, Backend], found: Verification) ->
         kept = entry(bundle, graph, engines[graph.component]) if check else None
         if check and kept:
             refused[graph.component] = _told(check)
-            kept.refuse(refused[graph.component])
+            kept.refuse(refused[graph.component], wrong=True)
     return refused
 
 

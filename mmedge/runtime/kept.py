@@ -25,7 +25,7 @@ from mmedge.core.files import open_regular
 from mmedge.errors import BundleError, ResourceError
 
 _RECORD, _LOCK, _SHARED, _REFUSED = "made.json", "lock", "shared.json", ".refused"
-_LONGEST_REASON = 1 << 12
+_LONGEST_REFUSAL = 1 << 14
 _log = logging.getLogger(__name__)
 
 Stamp = tuple[int, int, int]
@@ -40,6 +40,14 @@ class Record(Struct, frozen=True, forbid_unknown_fields=True):
     files: dict[str, Stamp]
     made_for: dict[str, str]
     """What its name stands for, for people; it must be what is asked for all the same."""
+
+
+class Refusal(Struct, frozen=True, forbid_unknown_fields=True):
+    """Why something compiled is not to be used."""
+
+    reason: str
+    wrong: bool
+    """It answered, but wrongly; otherwise it could not be made or opened."""
 
 
 def places(bundle: Bundle) -> list[Path]:
@@ -97,19 +105,19 @@ def store(folder: Path, made_for: dict[str, str], make: Callable[[Path], Path]) 
     return folder / artifact
 
 
-def refuse(folder: Path, reason: str) -> None:
+def refuse(folder: Path, refusal: Refusal) -> None:
     """Remove ``folder`` and remember that what it held is not to be made again without being asked to."""
-    folder.with_name(folder.name + _REFUSED).write_text(f"{reason}\n", encoding="utf-8")
+    folder.with_name(folder.name + _REFUSED).write_bytes(msgspec.json.encode(refusal))
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def refusal(folder: Path) -> str:
-    """Why ``folder`` was refused; empty if it was not."""
+def refusal(folder: Path) -> Refusal | None:
+    """Why ``folder`` was refused, if it was."""
     try:
         with open_regular(folder.parent, folder.name + _REFUSED) as file:
-            return file.read(_LONGEST_REASON).decode(errors="replace").strip()
-    except BundleError:
-        return ""
+            return msgspec.json.decode(file.read(_LONGEST_REFUSAL), type=Refusal)
+    except (BundleError, msgspec.DecodeError):
+        return None
 
 
 def forgive(folder: Path) -> None:

@@ -22,10 +22,11 @@ import msgspec
 from mmedge.core.backend import Backend, Options
 from mmedge.core.bundle import Bundle, Graph
 from mmedge.core.writing import check_space
-from mmedge.errors import BackendError, QualityError
+from mmedge.errors import BackendError, MmedgeError, QualityError
 from mmedge.runtime import kept
 from mmedge.runtime.building import build_apart
 from mmedge.runtime.device import this_device
+from mmedge.runtime.kept import Refusal
 
 _log = logging.getLogger(__name__)
 
@@ -57,10 +58,10 @@ class Entry:
         found = (kept.stored(place / self.name, self.made_for) for place in kept.places(self.bundle))
         return next(filter(None, found), None)
 
-    def refusal(self) -> str:
-        """Why it is not to be used; empty if it may be."""
+    def refusal(self) -> Refusal | None:
+        """Why it is not to be used, unless it may be."""
         found = (kept.refusal(place / self.name) for place in kept.places(self.bundle))
-        return next(filter(None, found), "")
+        return next(filter(None, found), None)
 
     def make(self, build: Build) -> Path:
         """Compile it, unless another process has just done so.
@@ -82,11 +83,12 @@ class Entry:
                 lambda draft: build(self.backend, self.graph, source, draft, options),
             )
 
-    def refuse(self, reason: str) -> None:
-        """Remove it, and have everyone who wants it told ``reason``, until `forgive`."""
+    def refuse(self, reason: str, *, wrong: bool) -> None:
+        """Remove it, and have everyone who wants it told ``reason``, until `forgive`. It was ``wrong``, or could not be
+        made or opened."""
         with kept.place_to_write(self.bundle) as place:
             for folder in {self.folder(), place / self.name}:
-                kept.refuse(folder, reason)
+                kept.refuse(folder, Refusal(reason, wrong))
 
     def forgive(self) -> None:
         """Forget that it was refused."""
@@ -119,7 +121,7 @@ def ready(bundle: Bundle, graph: Graph, backend: Backend) -> Path:
     """The file that ``backend.open`` takes for ``graph`` on this device, compiled now if it never was.
 
     Raises:
-        BackendError: the engine is missing or refuses the graph.
+        BackendError: the engine is missing, or refuses the graph, now or once before.
         BundleError: the graph's files are not what the bundle's manifest says.
         QualityError: it was compiled here, and answered wrongly.
         ResourceError: there is no place to keep what is compiled, or compiling it takes too much memory.
@@ -129,8 +131,8 @@ def ready(bundle: Bundle, graph: Graph, backend: Backend) -> Path:
         return bundle.file(graph.file)
     if artifact := wanted.artifact():
         return artifact
-    if reason := wanted.refusal():
-        raise refused(wanted, reason)
+    if refusal := wanted.refusal():
+        raise refused(wanted, refusal)
     if not backend.tied_to():
         return wanted.make(build_here)
     _log.warning(
@@ -142,7 +144,7 @@ def ready(bundle: Bundle, graph: Graph, backend: Backend) -> Path:
     try:
         return wanted.make(build_apart)
     except BackendError as error:
-        wanted.refuse(error.message)  # so that not every start tries for minutes, and fails
+        wanted.refuse(error.message, wrong=False)  # so that not every start tries for minutes, and fails
         raise
 
 
@@ -151,10 +153,11 @@ def build_here(backend: Backend, graph: Graph, source: Path, output: Path, optio
     return backend.compile(graph, source, output, options)
 
 
-def refused(wanted: Entry, reason: str) -> QualityError:
+def refused(wanted: Entry, refusal: Refusal) -> MmedgeError:
     """What everyone is told who wants a graph that was refused."""
-    return QualityError(
-        f"`{wanted.graph.component}` on {wanted.backend.name} was refused on this device: {reason}",
+    kind = QualityError if refusal.wrong else BackendError
+    return kind(
+        f"`{wanted.graph.component}` on {wanted.backend.name} was refused on this device: {refusal.reason}",
         hint=f"`mmedge compile {wanted.bundle.path}` tries again; --backend chooses another engine",
     )
 

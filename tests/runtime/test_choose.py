@@ -82,7 +82,7 @@ def test_an_engine_whose_graph_was_refused_is_passed_over_for_its_role(bundle, c
     decoder = made.manifest.graphs[1]
     kept = entry(made, decoder, choose(made)["decoder"])
     kept.make(build_here)
-    kept.refuse("its logits are those of another model")
+    kept.refuse("its logits are those of another model", wrong=True)
     assert names(choose(made)) == {"encoder": "pretend", "decoder": "onnxruntime"}
     assert "onnxruntime runs `decoder` instead of pretend: `decoder` on pretend was refused" in caplog.text
     assert "its logits are those of another model" in caplog.text
@@ -115,6 +115,19 @@ def test_an_engine_that_refuses_a_graph_while_opening_is_passed_over_at_once(bun
     assert paths[1] == made.path / "graphs/decoder.onnx"
     assert "onnxruntime runs `decoder` instead of pretend" in caplog.text
     assert "the graph has an operator that nobody knows" in caplog.text
+
+
+def test_without_another_engine_the_first_error_stands_and_so_does_its_kind(bundle, pretend):
+    made = bundle(())
+    pretend("PRETEND_DECODER", "refuse")
+
+    def opener(engines):
+        return ready(made, made.manifest.graphs[1], engines["decoder"])
+
+    with pytest.raises(BackendError, match=r"^the graph has an operator that nobody knows$"):
+        open_chosen(made, None, opener)
+    with pytest.raises(BackendError, match="was refused on this device: the graph has an operator"):
+        open_chosen(made, None, opener)
 
 
 def test_an_engine_that_is_asked_for_is_not_replaced_while_opening(bundle, pretend):

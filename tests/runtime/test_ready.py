@@ -277,7 +277,7 @@ def test_a_graph_that_was_refused_is_not_made_again_unasked(bundle):
     backend = Copying()
     kept = entry(bundle, GRAPH, backend)
     kept.make(build_here)
-    kept.refuse("wrong by 0.5")
+    kept.refuse("wrong by 0.5", wrong=True)
     assert kept.artifact() is None
     with pytest.raises(QualityError, match=r"`tower` on onnxruntime was refused on this device: wrong by 0\.5") as told:
         ready(bundle, GRAPH, backend)
