@@ -6,19 +6,18 @@ import shlex
 import shutil
 import subprocess
 import sys
-from importlib import import_module
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from mmedge_doubles.install import environment
+from mmedge_doubles.settings import VERSIONS
 
 from mmedge.core.bundle import open_bundle
 from mmedge.core.find import PACKAGE
 
 pytestmark = pytest.mark.slow
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "doubles"))
-environment = import_module("mmedge_doubles.install").environment
-VERSIONS = import_module("mmedge_doubles.settings").VERSIONS
 PICTURE = PACKAGE / "builtin/scenes/pictures/one.png"
 
 
@@ -155,8 +154,6 @@ def test_the_doctor_finds_tensorrt_and_its_gpu(on_jetson):
 
 
 def test_two_at_once_compile_once(bundle, on_jetson):
-    from concurrent.futures import ThreadPoolExecutor
-
     with ThreadPoolExecutor(2) as pool:
         shown = [*pool.map(lambda _: on_jetson("compile", bundle), range(2))]
     assert [each.returncode for each in shown] == [0, 0], [each.stderr for each in shown]
