@@ -81,6 +81,10 @@ class Tokenizer:
         """The token that is spelled exactly ``text``, such as `[SEP]`; None if there is none."""
         return self._tokenizer.token_to_id(text)
 
+    def has(self, token: int) -> bool:
+        """Whether the vocabulary has the token: models may know more of them, to make their sizes round."""
+        return self._tokenizer.id_to_token(token) is not None
+
     def is_byte(self, token: int) -> bool:
         """Whether the token is one byte of a character that the vocabulary lacks (byte fallback)."""
         return self._has_bytes and _BYTE.fullmatch(self._tokenizer.id_to_token(token) or "") is not None
@@ -132,8 +136,8 @@ class StreamingDetokenizer:
 
     def add(self, token: int) -> str:
         """The text that no later token can change any more; empty while a character or a space is undecided."""
-        if token in self._tokenizer.special:
-            return ""
+        if token in self._tokenizer.special or not self._tokenizer.has(token):
+            return ""  # neither ends a run of byte tokens
         self._tokens.append(token)
         certain = self._certain()
         text = self._tokenizer.decode_raw(certain)

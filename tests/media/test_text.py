@@ -152,6 +152,11 @@ class TestStreaming:
         tokens = data.draw(st.lists(st.integers(0, size), max_size=90))
         assert "".join(pieces_of(TOKENIZERS[name], tokens)) == TOKENIZERS[name].decode(tokens)
 
+    def test_a_token_beyond_the_vocabulary_does_not_end_a_run_of_bytes(self):
+        tokenizer = TOKENIZERS["byte_fallback"]
+        first, beyond, last = tokenizer.token_id("<0x00>"), 10**6, tokenizer.token_id("<0x80>")
+        assert "".join(pieces_of(tokenizer, [first, beyond, last])) == tokenizer.decode([first, last]) == "\ufffd" * 2
+
     @settings(max_examples=200, deadline=None)
     @given(name=st.sampled_from(sorted(TOKENIZERS)), text=st.text(max_size=60))
     def test_pieces_of_any_text_join_to_the_whole(self, name: str, text: str):
