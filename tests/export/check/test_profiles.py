@@ -85,5 +85,12 @@ def test_a_batch_that_varies_is_refused(rejected):
     assert rejected("float[batch,4] x => float[batch,4] y { y = Relu(x) }") == {"profiles/batch": ALL}
 
 
+def test_shapes_that_do_not_fit_at_one_end_of_a_range_are_refused(check):
+    text = "float[n,4] x => float[m,4] y <float[3,4] c = ones> { y = Add(x, c) }"
+    (found,) = check(text).of("error")
+    assert found.check == "profiles/shapes" and "at n 4" in found.message
+    assert check(text, profiles=({"n": Span(1, 1, 3)},)).found == ()
+
+
 def test_a_device_that_runs_graphs_as_they_are_needs_no_profiles(found, device):
     assert found(target=replace(device, stacks=())) == []
