@@ -24,7 +24,7 @@ def targets(*, json: bool = False) -> None:
             target.title,
             f"{target.memory_mb / 1024:g} GiB",
             "\n".join(dict.fromkeys(target.backends.values())),
-            ", ".join(target.precisions),
+            " ".join(target.precisions),
         )
         for target in known()
     )
