@@ -2,7 +2,8 @@
 
 An engine is built on the device that runs it, by `_tensorrt_build`, and run by `_tensorrt_session`. All of it was
 written against NVIDIA's documentation and exercised against doubles of the module and of the CUDA runtime, which run
-the graphs on ONNX Runtime and have exactly the members of each version; no part of it was run on a GPU.
+the graphs on ONNX Runtime and have exactly the members of each version; no part of it was run on a GPU. TensorRT 8.6
+reads operator set 17 only: the shipped targets are for 10.3 and later.
 """
 
 from __future__ import annotations

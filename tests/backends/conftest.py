@@ -140,7 +140,7 @@ class TinyDecoder:
         return draft.write(DECODER, path)
 
     def write_fixed(self, graph: Graph, path: Path, kind: str = "ScatterND") -> Path:
-        """The same numbers with plain operators of opset 20, the cache written by ``kind``."""
+        """The same numbers with plain operators of opset 17, the cache written by ``kind``."""
         draft = Draft()
         hidden = draft("Add", draft("Gather", self.words, "input_ids"), draft("Gather", self.places, "position_ids"))
         slots = _draft_slots(draft)
@@ -158,7 +158,7 @@ class TinyDecoder:
         last = draft("Slice", hidden, np.array([-1]), np.array([1 << 40]), np.array([1]))
         logits = draft("MatMul", last, self.head, name="logits")
         draft("ArgMax", logits, axis=-1, keepdims=0, name="token")
-        return draft.write(graph, path, opset=20 if kind == "ScatterND" else 24)
+        return draft.write(graph, path, opset=17 if kind == "ScatterND" else 24)
 
 
 def _draft_slots(draft: Draft) -> str:
@@ -231,12 +231,12 @@ def _norm(hidden: np.ndarray) -> np.ndarray:
 def write_tower(path: Path) -> Path:
     """Average of the picture's columns by 4 fixed weights, picked by ``wanted``, and the sum of the picture."""
     draft = Draft()
-    columns = draft("Transpose", draft("ReduceMean", "pixels", np.array([1]), keepdims=0), perm=[0, 2, 1])
+    columns = draft("Transpose", draft("ReduceMean", "pixels", axes=[1], keepdims=0), perm=[0, 2, 1])
     weights = np.arange(32, dtype=np.float32).reshape(8, 4)
     picked = draft("Gather", draft("MatMul", columns, weights), draft("Squeeze", "wanted", np.array([0])), axis=1)
     draft("Identity", picked, name="features")
     draft("ReduceSum", "pixels", name="total", keepdims=0)
-    return draft.write(TOWER, path)
+    return draft.write(TOWER, path, opset=17)
 
 
 @pytest.fixture(scope="session")

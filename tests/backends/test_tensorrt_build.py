@@ -44,7 +44,7 @@ def plan_of(artifact):
     return from_bytes(artifact.read_bytes())[0]
 
 
-def graph_of(nodes, inputs, outputs, path, opset=20, **fields):
+def graph_of(nodes, inputs, outputs, path, opset=17, **fields):
     """A small graph, written to ``path``."""
     ports = [
         tuple(Port(name, dtype, tuple(shape)) for name, (dtype, shape) in edges.items()) for edges in (inputs, outputs)

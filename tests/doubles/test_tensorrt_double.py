@@ -75,10 +75,12 @@ def small(tmp_path):
     return write(tmp_path / "small.onnx", (1, "width"))
 
 
-def write(path, shape, kind="Relu"):
+def write(path, shape, kind="Relu", opset=20, *constants):
     values = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name in "xy"]
-    graph = helper.make_graph([helper.make_node(kind, ["x"], ["y"])], "small", values[:1], values[1:])
-    onnx.save(helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 20)]), path)
+    tensors = [onnx.numpy_helper.from_array(constant, f"c{index}") for index, constant in enumerate(constants)]
+    nodes = [helper.make_node(kind, ["x", *(tensor.name for tensor in tensors)], ["y"])]
+    graph = helper.make_graph(nodes, "small", values[:1], values[1:], tensors)
+    onnx.save(helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", opset)]), path)
     return path
 
 
@@ -293,6 +295,18 @@ class TestBuilding:
         gc.collect()
         with pytest.raises(Misuse, match="the parser"):
             work.plan()
+
+    @pytest.mark.parametrize(("kind", "opset"), [("Gelu", 20), ("Identity", 20), ("Relu", 20), ("Identity", 17)])
+    def test_the_oldest_reads_operators_as_they_were_up_to_opset_17(self, kind, opset, double, version, tmp_path):
+        work = Work(double, write(tmp_path / "small.onnx", (1, 2), kind, opset))
+        newer = (kind, opset) in (("Gelu", 20), ("Identity", 20))
+        assert work.parsed is not (newer and version == "8.6")
+        assert work.parsed or f"No importer registered for op: {kind}" in work.parser.get_error(0).desc()
+
+    @pytest.mark.parametrize("scale", [np.float32(0.5), np.float16(0.5)])
+    def test_the_oldest_has_no_scales_in_float16(self, scale, double, version, tmp_path):
+        path = write(tmp_path / "small.onnx", (1, 2), "DequantizeLinear", 17, scale)
+        assert Work(double, path).parsed is (version != "8.6" or scale.dtype == np.float32)
 
     def test_parts_of_two_builders_do_not_fit(self, double, small):
         first, second = Work(double, small), Work(double, small)

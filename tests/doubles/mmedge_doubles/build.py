@@ -18,7 +18,10 @@ from mmedge_doubles.plan import Plan, Tensor, to_bytes
 from onnx import TensorProto
 
 OPERATORS_OF = {"8.6": "10.3", "10.3": "10.3", "10.13": "10.13", "10.16": "10.16", "11.1": "11.x"}
-"""For 8.6 there is no table; the nearest is taken."""
+"""For 8.6 there is no table: the nearest is taken, cut down to what `NEWEST_OPSET` knew."""
+
+NEWEST_OPSET = {"8.6": 17}
+"""Of ONNX, where the table reaches further than the version."""
 
 TYPES = {
     TensorProto.FLOAT: "FLOAT",
@@ -298,6 +301,9 @@ class OnnxParser:
         for index, node in enumerate(nodes_of(read.graph)):
             if node.domain not in ("", "ai.onnx") or not known.get(node.op_type, {}).get("supported"):
                 self._fail(f"No importer registered for op: {node.op_type}", index, node)
+        if newest := NEWEST_OPSET.get(world.settings.version):
+            for text, index, node in _too_new(read, newest):
+                self._fail(text, index, node)
         if not self._state.errors:
             network.model, network.parser, network.path = read, weakref.ref(self), Path(model)
         return not self._state.errors
@@ -354,6 +360,21 @@ def nodes_of(graph: Any) -> Iterator[Any]:
         for attribute in node.attribute:
             for inner in (attribute.g, *attribute.graphs):
                 yield from nodes_of(inner)
+
+
+def _too_new(model: Any, newest: int) -> Iterator[tuple[str, int, Any]]:
+    """What came into ONNX after ``newest``: the first use of each such operator, and scales in float16."""
+    opset = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
+    halves = {tensor.name for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT16}
+    told: set[str] = set()
+    for index, node in enumerate(nodes_of(model.graph)):
+        since = onnx.defs.get_schema(node.op_type, opset).since_version if onnx.defs.has(node.op_type, opset) else 0
+        if since > newest and node.op_type not in told:
+            told.add(node.op_type)
+            since_when = f" of operator set {since}" if onnx.defs.has(node.op_type, newest) else ""
+            yield f"No importer registered for op: {node.op_type}{since_when}", index, node
+        elif node.op_type in ("QuantizeLinear", "DequantizeLinear") and node.input[1] in halves:
+            yield f"{node.op_type} with a scale in float16 is not supported", index, node
 
 
 def size_inputs(model: Any) -> set[str]:
