@@ -34,6 +34,7 @@ from mmedge.export.load import Checkpoint, load_model
 from mmedge.export.pack import make_manifest, pack_assets, pack_golden
 from mmedge.export.prepare import prepare
 from mmedge.export.quantize import in_half, quantize
+from mmedge.export.rounding import has_half, spell_rounding
 from mmedge.export.stages import Stages, Watcher
 from mmedge.export.tidy import tidy, write
 from mmedge.export.trace import trace
@@ -110,8 +111,9 @@ def export(
         feeds, doubts = _calibrate(stages, plan, source, traced, rest, work, skip_bad)
         graphs, warnings = _quantize(stages, plan, traced, feeds, work, draft.folder)
         warnings += (*((*doubts, *few) if feeds else ()), *_check(stages, plan, graphs, draft.folder))
-        judgement = _judge(stages, plan, source, graphs, examples, draft.folder)
-        bundle = _pack(stages, plan, source, graphs, examples, judgement, warnings, draft)
+        files = _judged_files(graphs, draft.folder, work)
+        judgement = _judge(stages, plan, source, graphs, files, examples)
+        bundle = _pack(stages, plan, source, graphs, files, examples, judgement, warnings, draft)
     return Report(
         readable(str(bundle.path)), tuple(stages.done), judgement.agreement, judgement.answers, tuple(warnings)
     )
@@ -155,7 +157,8 @@ def _calibrate(
         return {}, ()
     calibration = plan.recipe.calibration or Calibration(files="")
     chosen = choose_samples(samples, calibration.samples)
-    with stages.stage("calibrate") as note, _pipeline(plan, source, traced, work) as pipeline:
+    files = {graph.component: work / Path(graph.file).name for graph in traced}
+    with stages.stage("calibrate") as note, _pipeline(plan, source, traced, files) as pipeline:
         sessions = pipeline.engine.sessions
         recorders = {graph.component: _recorder(sessions, graph, work) for graph in wanted}
         engine = Engine(traced, {**sessions, **recorders})
@@ -236,10 +239,26 @@ def _check(stages: Stages, plan: Plan, graphs: Sequence[Graph], folder: Path) ->
     return tuple(f"`{finding.component}`: {finding.message}" for finding in findings.of("warning"))
 
 
+def _judged_files(graphs: Sequence[Graph], folder: Path, work: Path) -> dict[str, Path]:
+    """What is opened to judge each graph: float16 is spelled so that it is rounded here as on the device."""
+    files: dict[str, Path] = {}
+    for graph in graphs:
+        files[graph.component] = folder / graph.file
+        if graph.precision != "float32" and has_half(program := onnx_ir.load(folder / graph.file)):
+            files[graph.component] = work / f"{graph.component}.judged.onnx"
+            write(spell_rounding(program), files[graph.component])
+    return files
+
+
 def _judge(
-    stages: Stages, plan: Plan, source: Source, graphs: Sequence[Graph], examples: Sequence[Example], folder: Path
+    stages: Stages,
+    plan: Plan,
+    source: Source,
+    graphs: Sequence[Graph],
+    files: dict[str, Path],
+    examples: Sequence[Example],
 ) -> Judgement:
-    with stages.stage("agree") as note, _pipeline(plan, source, graphs, folder / "graphs") as pipeline:
+    with stages.stage("agree") as note, _pipeline(plan, source, graphs, files) as pipeline:
         difference = compare_preprocessing(pipeline, source.checkpoint.processor, examples)
         agreement = compare_graphs(plan, source.model, pipeline, examples)
         answers = compare_answers(plan, source.model, source.checkpoint.processor, pipeline, examples)
@@ -253,13 +272,14 @@ def _pack(
     plan: Plan,
     source: Source,
     graphs: Sequence[Graph],
+    files: dict[str, Path],
     examples: Sequence[Example],
     judgement: Judgement,
     warnings: Sequence[str],
     draft: Draft,
 ) -> Bundle:
     with stages.stage("pack"):
-        with _pipeline(plan, source, graphs, draft.folder / "graphs") as pipeline:
+        with _pipeline(plan, source, graphs, files) as pipeline:
             golden = pack_golden(pipeline, examples, draft.folder)
         assets = pack_assets(source.checkpoint.vocabulary, draft.folder)
         manifest = make_manifest(
@@ -276,10 +296,10 @@ def _pack(
         return draft.finish(manifest)
 
 
-def _pipeline(plan: Plan, source: Source, graphs: Sequence[Graph], folder: Path) -> Pipeline:
-    """The graphs that lie in ``folder``, opened on the reference backend."""
+def _pipeline(plan: Plan, source: Source, graphs: Sequence[Graph], files: dict[str, Path]) -> Pipeline:
+    """The graphs, opened from ``files`` on the reference backend."""
     backend = find.backend(REFERENCE)
-    sessions = {graph.component: backend.open(graph, folder / Path(graph.file).name) for graph in graphs}
+    sessions = {graph.component: backend.open(graph, files[graph.component]) for graph in graphs}
     engine = Engine(graphs, sessions)
     return Pipeline(plan.family, plan.config, source.checkpoint.tokenizer, engine, plan.family.tasks(plan.config))
 

@@ -70,7 +70,6 @@ def quantize(
         ranges = largest_values(program, feeds, Path(work)) if in_half(precision, target) and feeds else {}
         program, notes = _convert(program, kept, ranges, precision, feeds, method, target, Path(work))
         if in_half(precision, target):
-            kept = kept if precision == "float16" else set()
             program = to_float16(program, kept, ranges, Path(work), typed=target.typed, edges=edges)
         TopologicalSortPass()(program)
         program.metadata_props.clear()
