@@ -4,17 +4,34 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeAlias
 
 from mmedge.core import find
-from mmedge.core.backend import Backend
+from mmedge.core.backend import Backend, Session
 from mmedge.core.bundle import Bundle, Graph
+from mmedge.core.names import shown
 from mmedge.core.target import Target
-from mmedge.errors import BackendError, MmedgeError
+from mmedge.errors import BackendError, MmedgeError, ResourceError
 from mmedge.runtime.ready import entry, refused
 
-_Opened = TypeVar("_Opened")
+_LONGEST = 160
 _log = logging.getLogger(__name__)
+
+Opener: TypeAlias = Callable[[Graph, Backend], Session]
+
+_Tried: TypeAlias = dict[tuple[str, str], MmedgeError]
+"""Role and engine to what happened when a graph of the role was opened."""
+
+
+class _Found(NamedTuple):
+    backend: Backend
+    passed_over: dict[str, MmedgeError]
+    """Engines that come before, and why they cannot be used."""
+
+
+class _Failure(NamedTuple):
+    graph: Graph
+    error: MmedgeError
 
 
 def choose(
@@ -30,15 +47,86 @@ def choose(
         UsageError: no backend is called ``explicit``.
         BackendError: none of the target's engines can be used here, or none of this version computes on its device.
     """
-    manifest = bundle.manifest
     if explicit:
-        backend = find.backend(explicit)
-        return {graph.component: backend for graph in manifest.graphs}
-    _check_device(manifest.target)
-    found = {role: _first(bundle, role, retry) for role in dict.fromkeys(graph.role for graph in manifest.graphs)}
+        return dict.fromkeys((graph.component for graph in bundle.manifest.graphs), find.backend(explicit))
+    found = _search(bundle, {}, retry)
     if aloud:
-        _tell(bundle, found)
-    return {graph.component: found[graph.role].backend for graph in manifest.graphs}
+        _tell(bundle, found, set())
+    return _by_component(bundle, found)
+
+
+def open_chosen(bundle: Bundle, explicit: str | None, opener: Opener) -> tuple[dict[str, Backend], dict[str, Session]]:
+    """What `choose` says, and what ``opener`` makes of each graph. An engine that refuses one of them, or for which
+    there is too little memory now, is passed over for its role, aloud; the next start tries it again.
+
+    Raises:
+        BackendError: there is no other engine left, or ``explicit`` wants no other.
+        ResourceError: likewise.
+    """
+    if explicit:
+        engines = choose(bundle, explicit)
+        opened = _open_all(bundle, engines, opener)
+        if isinstance(opened, _Failure):
+            raise opened.error
+        return engines, opened
+    return _open_first(bundle, opener)
+
+
+def candidates(target: Target, role: str) -> tuple[str, ...]:
+    """Names of engines in the order they are tried."""
+    return tuple(dict.fromkeys((target.backends[role], *target.fallback)))
+
+
+def _open_first(bundle: Bundle, opener: Opener) -> tuple[dict[str, Backend], dict[str, Session]]:
+    tried: _Tried = {}
+    told: set[str] = set()
+    found = _search(bundle, tried)
+    while True:
+        _tell(bundle, found, told)
+        engines = _by_component(bundle, found)
+        opened = _open_all(bundle, engines, opener)
+        if not isinstance(opened, _Failure):
+            return engines, opened
+        role, engine = opened.graph.role, engines[opened.graph.component].name
+        tried[role, engine] = _advised(bundle, opened.error)
+        if all((role, name) in tried for name in candidates(bundle.manifest.target, role)):
+            raise opened.error
+        try:
+            found = _search(bundle, tried)
+        except MmedgeError as none_left:
+            raise opened.error from none_left
+
+
+def _open_all(bundle: Bundle, engines: dict[str, Backend], opener: Opener) -> dict[str, Session] | _Failure:
+    """All sessions, or the first that an engine or its memory refuses, with nothing left open."""
+    sessions: dict[str, Session] = {}
+    try:
+        for graph in bundle.manifest.graphs:
+            sessions[graph.component] = opener(graph, engines[graph.component])
+    except BaseException as error:
+        for session in sessions.values():
+            session.close()
+        if isinstance(error, (BackendError, ResourceError)):
+            return _Failure(graph, error)
+        raise
+    return sessions
+
+
+def _advised(bundle: Bundle, error: MmedgeError) -> MmedgeError:
+    """The same with what helps against it here; what the engine advises helps who builds the bundle."""
+    what = "with more memory free, " if isinstance(error, ResourceError) else ""
+    return type(error)(error.message, hint=f"{what}`mmedge compile {bundle.path}` tries again")
+
+
+def _by_component(bundle: Bundle, found: dict[str, _Found]) -> dict[str, Backend]:
+    return {graph.component: found[graph.role].backend for graph in bundle.manifest.graphs}
+
+
+def _search(bundle: Bundle, tried: _Tried, retry: bool = False) -> dict[str, _Found]:
+    """By role."""
+    _check_device(bundle.manifest.target)
+    roles = dict.fromkeys(graph.role for graph in bundle.manifest.graphs)
+    return {role: _first(bundle, role, tried, retry) for role in roles}
 
 
 def _check_device(target: Target) -> None:
@@ -51,50 +139,14 @@ def _check_device(target: Target) -> None:
         )
 
 
-class _Found(NamedTuple):
-    backend: Backend
-    passed_over: dict[str, MmedgeError]
-    """Engines that were tried before, and why they cannot be used."""
-
-
-def open_chosen(
-    bundle: Bundle, explicit: str | None, opener: Callable[[dict[str, Backend]], _Opened]
-) -> tuple[dict[str, Backend], _Opened]:
-    """What `choose` says and what ``opener`` makes of it; if an engine turns out to refuse a graph while it is being
-    opened, with the next one.
-
-    Raises:
-        BackendError: there is no other engine left, or ``explicit`` wants no other.
-    """
-    chosen = choose(bundle, explicit)
-    while True:
-        try:
-            return chosen, opener(chosen)
-        except BackendError as error:
-            try:
-                others = choose(bundle, explicit)  # says aloud what was refused meanwhile
-            except MmedgeError:
-                raise error from None
-            if _names(others) == _names(chosen):
-                raise
-            chosen = others
-
-
-def _names(engines: dict[str, Backend]) -> dict[str, str]:
-    return {component: engine.name for component, engine in engines.items()}
-
-
-def candidates(target: Target, role: str) -> tuple[str, ...]:
-    """Names of engines in the order they are tried."""
-    return tuple(dict.fromkeys((target.backends[role], *target.fallback)))
-
-
-def _first(bundle: Bundle, role: str, retry: bool) -> _Found:
+def _first(bundle: Bundle, role: str, tried: _Tried, retry: bool) -> _Found:
     names = candidates(bundle.manifest.target, role)
     graphs = [graph for graph in bundle.manifest.graphs if graph.role == role]
     problems: dict[str, MmedgeError] = {}
     for name in names:
         try:
+            if failed := tried.get((role, name)):
+                raise failed
             backend = find.engine(name)
             _check_usable(bundle, graphs, backend, retry)
         except MmedgeError as problem:
@@ -119,16 +171,27 @@ def _check_usable(bundle: Bundle, graphs: list[Graph], backend: Backend, retry: 
             raise refused(kept, refusal)
 
 
-def _tell(bundle: Bundle, found: dict[str, _Found]) -> None:
-    """Once for every engine that was passed over, however many graphs it was to run."""
-    told: dict[tuple[str, str, str], list[str]] = {}
+def _tell(bundle: Bundle, found: dict[str, _Found], told: set[str]) -> None:
+    """One line for every engine that was passed over, however many graphs it was to run, unless it was ``told``."""
+    passed_over: dict[tuple[str, str], list[str]] = {}
+    reasons: dict[tuple[str, str], str] = {}
     for graph in bundle.manifest.graphs:
         chosen = found[graph.role]
         for name, problem in chosen.passed_over.items():
-            why = problem.message + (f"; {problem.hint}" if problem.hint else "")
-            told.setdefault((name, chosen.backend.name, why), []).append(f"`{graph.component}`")
-    for (name, instead, why), components in told.items():
-        _log.warning("%s runs %s instead of %s: %s", instead, ", ".join(components), name, why)
+            pair = (chosen.backend.name, name)
+            passed_over.setdefault(pair, []).append(f"`{graph.component}`")
+            reasons.setdefault(pair, _short(problem))
+    for (instead, name), components in passed_over.items():
+        line = f"{instead} runs {', '.join(components)} instead of {name}: {reasons[instead, name]}"
+        if line not in told:
+            told.add(line)
+            _log.warning("%s", line)
+
+
+def _short(problem: MmedgeError) -> str:
+    """What comes first of what an engine says, which may be a page, and what to do."""
+    sentence = problem.message.partition("; ")[0].partition(". ")[0]
+    return shown(sentence, _LONGEST) + (f"; {problem.hint}" if problem.hint else "")
 
 
 def _none(target: Target, problems: dict[str, MmedgeError]) -> BackendError:

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from mmedge.core import find
 from mmedge.core.backend import Backend, Session
-from mmedge.core.bundle import Bundle, open_bundle
+from mmedge.core.bundle import Bundle, Graph, open_bundle
 from mmedge.core.family import Config, Family, Prompt, Request
 from mmedge.core.names import shown
 from mmedge.core.ports import Tensors
@@ -262,9 +262,13 @@ def open_pipeline(bundle: Bundle, *, backend: str | None = None, threads: int = 
     family = _family_of(bundle)
     tidy = manifest.config["text"]["clean_up_tokenization_spaces"]
     tokenizer = Tokenizer(bundle.read(manifest.assets["tokenizer"]), clean_up_spaces=tidy)
-    chosen, sessions = open_chosen(bundle, backend, lambda engines: _open_sessions(bundle, engines, threads))
+
+    def open_graph(graph: Graph, chosen: Backend) -> Session:
+        return chosen.open(graph, ready(bundle, graph, chosen), threads, manifest.target.options)
+
+    engines, sessions = open_chosen(bundle, backend, open_graph)
     engine = Engine(manifest.graphs, sessions)
-    backends = {component: engine.name for component, engine in chosen.items()}
+    backends = {component: engine.name for component, engine in engines.items()}
     return Pipeline(family, manifest.config, tokenizer, engine, manifest.tasks, backends)
 
 
@@ -280,20 +284,6 @@ def _check_threads(threads: int) -> None:
     cores = os.cpu_count() or 1
     if not 0 <= threads <= cores:
         raise UsageError(f"{threads} threads are asked for, this machine has {cores} cores", hint="0 means all cores")
-
-
-def _open_sessions(bundle: Bundle, backends: dict[str, Backend], threads: int) -> dict[str, Session]:
-    sessions: dict[str, Session] = {}
-    try:
-        for graph in bundle.manifest.graphs:
-            backend = backends[graph.component]
-            artifact = ready(bundle, graph, backend)
-            sessions[graph.component] = backend.open(graph, artifact, threads, bundle.manifest.target.options)
-    except BaseException:
-        for session in sessions.values():
-            session.close()
-        raise
-    return sessions
 
 
 def _look(picture: Source, clock: Clock, reject_animated: bool) -> Picture:

@@ -5,7 +5,8 @@ import logging
 import pytest
 from msgspec.structs import replace
 
-from mmedge.errors import BackendError, UsageError
+from mmedge.backends.onnxruntime import OnnxRuntime
+from mmedge.errors import BackendError, ResourceError, UsageError
 from mmedge.runtime.choose import candidates, choose, open_chosen
 from mmedge.runtime.ready import build_here, entry, ready
 
@@ -101,40 +102,88 @@ def test_a_device_that_no_engine_computes_on_is_not_taken_for_the_cpu(small_bund
     assert names(choose(made, "onnxruntime"))["decoder"] == "onnxruntime"
 
 
-def test_an_engine_that_refuses_a_graph_while_opening_is_passed_over_at_once(bundle, pretend, caplog):
+def opener_of(bundle):
+    return lambda graph, engine: engine.open(graph, ready(bundle, graph, engine))
+
+
+@pytest.fixture
+def sound(monkeypatch):
+    """ONNX Runtime opens whatever there is."""
+    monkeypatch.setattr(OnnxRuntime, "open", lambda self, graph, artifact: Session(str(artifact)))
+
+
+class Session(str):
+    """Says what was opened."""
+
+    def close(self) -> None:
+        pass
+
+
+def test_an_engine_that_refuses_a_graph_while_opening_is_passed_over_at_once(bundle, pretend, sound, caplog):
     made = bundle()
     pretend("PRETEND_DECODER", "refuse")
-    opened = []
+    chosen, sessions = open_chosen(made, None, opener_of(made))
+    assert names(chosen) == {"encoder": "pretend", "decoder": "onnxruntime"}
+    assert sessions["decoder"] == str(made.path / "graphs/decoder.onnx")
+    assert "onnxruntime runs `decoder` instead of pretend: the graph has an operator that nobody knows" in caplog.text
 
-    def opener(engines):
-        opened.append(names(engines))
-        return [ready(made, graph, engines[graph.component]) for graph in made.manifest.graphs]
 
-    chosen, paths = open_chosen(made, None, opener)
-    assert names(chosen) == {"encoder": "pretend", "decoder": "onnxruntime"} and len(opened) == 2
-    assert paths[1] == made.path / "graphs/decoder.onnx"
-    assert "onnxruntime runs `decoder` instead of pretend" in caplog.text
-    assert "the graph has an operator that nobody knows" in caplog.text
+@pytest.mark.parametrize(
+    ("state", "reason"), [("closed", "pretend cannot open `decoder`"), ("full", "no memory for `decoder`")]
+)
+def test_what_is_kept_and_cannot_be_opened_now_is_passed_over_for_this_time_only(
+    state, reason, bundle, pretend, sound, caplog
+):
+    made = bundle()
+    open_chosen(made, None, opener_of(made))
+    caplog.clear()
+    pretend("PRETEND", f"{state} decoder")
+    assert names(open_chosen(made, None, opener_of(made))[0])["decoder"] == "onnxruntime"
+    (told,) = [line for line in caplog.messages if "instead" in line]
+    assert told.startswith(f"onnxruntime runs `decoder` instead of pretend: {reason}; ")
+    assert told.endswith(f"`mmedge compile {made.path}` tries again")
+    pretend("PRETEND", "")
+    assert names(open_chosen(made, None, opener_of(made))[0])["decoder"] == "pretend"
+
+
+def test_a_build_without_memory_is_passed_over_and_tried_again_by_the_next_start(bundle, pretend, sound, caplog):
+    made = bundle()
+    pretend("PRETEND_DECODER", "killed")
+    assert names(open_chosen(made, None, opener_of(made))[0])["decoder"] == "onnxruntime"
+    assert "was ended by the system" in caplog.text and "with more memory free, `mmedge compile" in caplog.text
+    pretend("PRETEND_DECODER", "")
+    assert names(open_chosen(made, None, opener_of(made))[0])["decoder"] == "pretend"
 
 
 def test_without_another_engine_the_first_error_stands_and_so_does_its_kind(bundle, pretend):
     made = bundle(())
     pretend("PRETEND_DECODER", "refuse")
-
-    def opener(engines):
-        return ready(made, made.manifest.graphs[1], engines["decoder"])
-
     with pytest.raises(BackendError, match=r"^the graph has an operator that nobody knows$"):
-        open_chosen(made, None, opener)
+        open_chosen(made, None, opener_of(made))
     with pytest.raises(BackendError, match="was refused on this device: the graph has an operator"):
-        open_chosen(made, None, opener)
+        open_chosen(made, None, opener_of(made))
+    pretend("PRETEND", "full encoder")
+    with pytest.raises(ResourceError, match="no memory for `encoder`"):
+        open_chosen(made, "pretend", opener_of(made))
 
 
 def test_an_engine_that_is_asked_for_is_not_replaced_while_opening(bundle, pretend):
     made = bundle()
     pretend("PRETEND_DECODER", "refuse")
     with pytest.raises(BackendError, match="an operator that nobody knows"):
-        open_chosen(made, "pretend", lambda engines: ready(made, made.manifest.graphs[1], engines["decoder"]))
+        open_chosen(made, "pretend", opener_of(made))
+
+
+def test_a_passed_over_engine_is_one_line_with_the_first_sentence_and_what_to_do(bundle, caplog):
+    made = bundle()
+    for graph in made.manifest.graphs:
+        story = f"cannot build `{graph.component}`: no implementation; " + "a page of where in its code; " * 20
+        entry(made, graph, choose(made, "pretend")["decoder"]).refuse(story, wrong=False)
+    caplog.clear()
+    choose(made)
+    (told,) = caplog.messages
+    assert told.startswith("onnxruntime runs `encoder`, `decoder` instead of pretend: ")
+    assert "no implementation; `mmedge compile" in told and "a page" not in told
 
 
 def test_an_engine_is_tried_once_however_often_it_is_named(bundle):

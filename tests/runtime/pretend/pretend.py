@@ -12,7 +12,7 @@ import time
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
-from mmedge.errors import BackendError, InputError
+from mmedge.errors import BackendError, InputError, ResourceError
 
 
 class Pretend:
@@ -43,6 +43,8 @@ class Pretend:
     def open(self, graph, artifact, threads=0, options=None):
         if os.environ.get("PRETEND") == f"closed {graph.component}":
             raise BackendError(f"pretend cannot open `{graph.component}`")
+        if os.environ.get("PRETEND") == f"full {graph.component}":
+            raise ResourceError(f"no memory for `{graph.component}`", hint="close other programs")
         wrong = os.environ.get("PRETEND") == f"wrong {graph.component}"
         return Altered(numpy_engine().open(graph, artifact), wrong)
 
