@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
@@ -23,6 +24,13 @@ _HINT = (
     "on a Jetson it comes with JetPack, for the system's own Python (`sudo apt install python3-libnvinfer`), not with "
     "pip; a virtual environment sees it if it was made with `python3 -m venv --system-site-packages`"
 )
+
+_NO_MEMORY = re.compile(
+    r"out ?of ?memory|requested (amount of gpu memory|size was)|cuda error 2\b|could not be allocated"
+    r"|insufficient (\w+ )?memory|bad_alloc",
+    re.IGNORECASE,
+)
+"""How TensorRT says that there was too little memory. Which of its allocators it was decides how."""
 
 _NUMPY = {
     "FLOAT": "float32",
@@ -76,9 +84,11 @@ def failure(what: str, because: Iterable[str] = (), hint: str | None = None) -> 
     """The error for something that TensorRT refused: it says so with None or False, and logs the reason."""
     reasons = [*because, *log().errors]
     log().errors.clear()
-    text = shown("; ".join(dict.fromkeys(reasons)) or "it does not say why", _LONGEST)
-    kind = ResourceError if "out of memory" in text.lower() else BackendError
-    return kind(f"tensorrt cannot {what}: {text}", hint=hint)
+    whole = "; ".join(dict.fromkeys(reasons)) or "it does not say why"
+    told = f"tensorrt cannot {what}: {shown(whole, _LONGEST)}"
+    if _NO_MEMORY.search(whole):
+        return ResourceError(told, hint="close other programs, or export for a target with a smaller `workspace_mb`")
+    return BackendError(told, hint=hint)
 
 
 def start(kind: Any, what: str) -> Any:

@@ -70,6 +70,10 @@ class Failed(Struct, frozen=True, tag="failed"):
     hint: str | None
 
 
+class BuildKilled(BackendError):
+    """A process that compiles was ended by a signal: nobody knows whether the graph or the board was to blame."""
+
+
 class Moment(NamedTuple):
     """How a process that compiles is doing."""
 
@@ -117,7 +121,7 @@ def build_apart(
     ``options["builder_mb"]`` MiB (0 or absent: no limit).
 
     Raises:
-        BackendError: the engine is missing, refuses the graph, or died of it.
+        BackendError: the engine is missing, refuses the graph, or died of it (`BuildKilled`: of a signal).
         ResourceError: it takes more memory than it may, or the kernel ended it for that.
     """
     limit = float(options.get("builder_mb", 0))
@@ -179,7 +183,8 @@ class _Talk:
             allowed = f"; it may take {self._limit:.0f}" if self._limit else ""
             return _too_much(self._component, f"was ended by the system at {self._peak:.0f} MiB{allowed}")
         hint = "`mmedge doctor` says what may be missing"
-        return BackendError(f"the process that compiles `{self._component}` {end}", hint=hint)
+        kind = BuildKilled if code < 0 else BackendError
+        return kind(f"the process that compiles `{self._component}` {end}", hint=hint)
 
 
 def _too_much(component: str, what: str) -> ResourceError:

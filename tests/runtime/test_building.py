@@ -14,7 +14,7 @@ from mmedge.core.bundle import Graph
 from mmedge.core.children import _environment
 from mmedge.core.ports import Port
 from mmedge.errors import BackendError, InputError, ResourceError
-from mmedge.runtime.building import MemoryMeter, build_apart
+from mmedge.runtime.building import BuildKilled, MemoryMeter, build_apart
 
 GRAPH = Graph("tower", "graphs/tower.onnx", (), (Port("y", "float32", (1,)),), "float32")
 
@@ -117,3 +117,10 @@ def test_on_a_board_with_shared_memory_what_the_board_lost_counts(tmp_path):
     shared = MemoryMeter(7, tmp_path)
     memory.write_text("MemTotal:  8000000 kB\nMemAvailable:    2048000 kB\n")
     assert (alone.taken(), shared.taken()) == (3.0, 2000.0)
+
+
+@pytest.mark.parametrize(("what", "killed"), [("crash", True), ("bug", False), ("refuse", False)])
+def test_a_death_by_a_signal_is_told_apart(what, killed, build):
+    with pytest.raises(BackendError) as caught:
+        build(what)
+    assert isinstance(caught.value, BuildKilled) == killed
