@@ -28,6 +28,8 @@ MOST_FILES = 10_000
 _DEEPEST = 16
 _LARGEST_FILE = 1 << 53
 _MOST_TOKENS = 1 << 31
+_LARGEST_SIZE = (1 << 31) - 1
+"""Engines count in 32 bits along an axis."""
 _DTYPES = frozenset(
     {"bool", "float16", "float32", "float64"} | {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 )
@@ -211,6 +213,9 @@ def _check_graph(graph: Graph, files: dict[str, File]) -> None:
         _check_port(port, what)
     if (cache := graph.cache) and not (cache.dtype in _DTYPES and min(cache.layers, cache.heads, cache.head_dim) > 0):
         raise ValueError(f"the cache of {what} cannot exist")
+    for profile in graph.profiles:
+        for word, span in profile.items():
+            _check_span(span, f"the range of `{shown(word)}` of {what}")
 
 
 def _check_port(port: Port, what: str) -> None:
@@ -218,6 +223,12 @@ def _check_port(port: Port, what: str) -> None:
         raise ValueError(f"`{shown(port.name)}` of {what} has the unknown dtype `{shown(port.dtype)}`")
     if any(isinstance(size, int) and size < 0 for size in port.shape):
         raise ValueError(f"`{shown(port.name)}` of {what} has a negative size")
+
+
+def _check_span(span: Span, what: str) -> None:
+    if not 1 <= span.smallest <= span.usual <= span.largest <= _LARGEST_SIZE:
+        sizes = f"{span.smallest}, {span.usual}, {span.largest}"
+        raise ValueError(f"{what} is {sizes}: smallest, usual and largest must grow within 1 to {_LARGEST_SIZE}")
 
 
 def _check_listed(name: str, what: str, files: dict[str, File]) -> None:

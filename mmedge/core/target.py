@@ -6,6 +6,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from mmedge.core.names import shown
+
 
 class Stack(Struct, frozen=True, forbid_unknown_fields=True):
     """The system software of a device, which its engines come with."""
@@ -62,3 +64,35 @@ class Target(Struct, frozen=True, forbid_unknown_fields=True):
     """Peak dense arithmetic by precision, 10^12 operations a second, from the data sheet: for predictions."""
     aliases: tuple[str, ...] = ()
     options: dict[str, str | int | bool] = {}
+    """What its engines are told besides; those of `WHOLE` and `OTHERS` are checked, the rest is left to its engines."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError, which msgspec tells with its place, where an option is nothing that it can be."""
+        for name, value in self.options.items():
+            _check_option(name, value)
+
+
+WHOLE: dict[str, tuple[int, int | None]] = {
+    "workspace_mb": (0, 1 << 24),
+    "builder_mb": (0, None),
+    "builder_level": (0, 5),
+}
+"""Options that are whole numbers, with the smallest and the largest that they can be."""
+
+OTHERS: dict[str, tuple[type, str]] = {"cuda_graph": (bool, "true or false"), "device": (str, "the name of a device")}
+
+
+def _check_option(name: str, value: str | int | bool) -> None:
+    if name in WHOLE:
+        smallest, largest = WHOLE[name]
+        fits = type(value) is int and smallest <= value and (largest is None or value <= largest)
+        wanted = (
+            f"a whole number, {smallest} or more" if largest is None else f"a whole number, {smallest} to {largest}"
+        )
+    elif name in OTHERS:
+        kind, wanted = OTHERS[name]
+        fits = type(value) is kind
+    else:
+        return
+    if not fits:
+        raise ValueError(f"the option `{name}` is `{shown(str(value))}`, it must be {wanted}")

@@ -42,6 +42,10 @@ def inside(place, key, value):
     return change
 
 
+def with_range(*span):
+    return inside(["graphs", 0], "profiles", [{"length": [1, 4, 12]}, {"length": span}])
+
+
 def with_config(text):
     """The manifest with ``text`` in its config, which JSON of Python could not write."""
     return lambda values: inside(["config"], "x", "HERE")(values).replace(b'"HERE"', text)
@@ -126,6 +130,16 @@ ABUSES = {
     "two graphs of one name": inside(["graphs", 1], "component", "encoder"),
     "an unknown dtype": inside(["graphs", 0, "inputs", 0], "dtype", "object"),
     "a negative size of a tensor": inside(["graphs", 0, "inputs", 0], "shape", [1, -1]),
+    "a range that starts at none": with_range(0, 1, 2),
+    "a range that is upside down": with_range(5, 2, 1),
+    "a usual size below the range": with_range(2, 1, 5),
+    "a usual size beyond the range": with_range(1, 6, 5),
+    "a range beyond 31 bits": with_range(1, 2, 1 << 31),
+    "a range in words": with_range("a", "b", "c"),
+    "a workspace in words": inside(["target"], "options", {"workspace_mb": "abc"}),
+    "a negative workspace": inside(["target"], "options", {"workspace_mb": -5}),
+    "a limit of a build in words": inside(["target"], "options", {"builder_mb": "abc"}),
+    "a level that no builder has": inside(["target"], "options", {"builder_level": 77}),
     "a cache without layers": inside(["graphs", 0], "cache", {"layers": 0, "heads": 1, "head_dim": 1}),
     "no graphs": changed(graphs=[], agreement=[]),
     "no assets": changed(assets={}),
@@ -152,6 +166,18 @@ def test_an_abused_manifest_is_refused(abuse, manifest_values):
         parse_manifest(raw)
     assert time.process_time() - start < 1
     assert len(refusal.value.message) < 400 and refusal.value.message.isprintable()
+
+
+def test_a_range_and_an_option_are_refused_by_name_value_and_bound(manifest_values):
+    with pytest.raises(BundleError, match=r"range of `length` of the graph `encoder` is 5, 2, 1: .* within 1 to"):
+        parse_manifest(with_range(5, 2, 1)(manifest_values))
+    with pytest.raises(BundleError, match=r"the option `builder_level` is `77`, it must be a whole number, 0 to 5"):
+        parse_manifest(inside(["target"], "options", {"builder_level": 77})(manifest_values))
+
+
+@pytest.mark.parametrize("span", [(1, 1, 1), (1, 2, (1 << 31) - 1)])
+def test_a_range_that_grows_is_read(span, manifest_values):
+    assert parse_manifest(with_range(*span)(manifest_values)).graphs[0].profiles[1]["length"].largest == span[2]
 
 
 @pytest.mark.parametrize("abuse", [name for name in ABUSES if "fit" in name or "mega" in name or "keys in" in name])

@@ -1,7 +1,9 @@
 import pytest
+from msgspec.structs import replace
 
 from mmedge.core import find
 from mmedge.core.recipe import PRECISIONS
+from mmedge.errors import UsageError
 
 TARGETS = find.targets()
 
@@ -54,3 +56,34 @@ class TestEveryTarget:
 
     def test_fits_in_a_table_row(self, target):
         assert len(target.title) <= 24 and target.arch in ("any", "x86_64", "aarch64") and target.memory_mb >= 1024
+
+
+BAD_OPTIONS = {
+    "workspace_mb": ["abc", -5, 1.5, True, (1 << 24) + 1],
+    "builder_mb": ["abc", -1, False],
+    "builder_level": [77, 6, -1, "3", True],
+    "cuda_graph": ["yes", 1],
+    "device": [1, False],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in BAD_OPTIONS.items() for value in values])
+def test_an_option_that_cannot_be_is_refused_with_its_name_and_bound(name, value, tmp_path):
+    own = tmp_path / "own.toml"
+    text = (find.PACKAGE / "targets/cpu.toml").read_text()
+    own.write_text(f"{text}\n[options]\n{name} = {str(value).lower() if value in (True, False) else repr(value)}\n")
+    with pytest.raises(UsageError, match=f"`{name}`" if value != 1.5 else "float") as refusal:
+        find.target(str(own))
+    assert value == 1.5 or f"is `{value}`, it must be " in refusal.value.message
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"workspace_mb": 0, "builder_mb": 1 << 30, "builder_level": 0},
+        {"builder_level": 5, "cuda_graph": False, "device": "NPU"},
+        {"of another engine": "anything"},
+    ],
+)
+def test_an_option_that_can_be_is_kept(options):
+    assert replace(find.target("jetson"), options=options).options == options
