@@ -14,18 +14,21 @@ from typing import IO, NamedTuple
 
 from msgspec import Struct
 
-from mmedge import __version__
 from mmedge.core.bundle import FILE_MODE, FOLDER_MODE, MANIFEST, SEAL, Bundle
 from mmedge.core.files import open_regular, sha256_of
 from mmedge.core.find import PACKAGE
 from mmedge.core.names import folders_of
 from mmedge.core.writing import check_space
 from mmedge.errors import UsageError
+from mmedge.runtime.own_wheel import FILE, own_wheel
 from mmedge.runtime.wheels import Wheel, missing, wheel_of
 
 _KINDS = PACKAGE / "packs"
 _WHEN = 315_532_800  # 1980: some tools take nothing older for a date
 _SCRIPT_MODE = 0o755
+_BUNDLE = b"model.bundle"
+"""What the files for a device call the bundle, which keeps its own name in the archive."""
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _REQUIREMENTS = re.compile(r"requirements-(3\.\d+)\.txt")
 
 
@@ -57,7 +60,8 @@ def kinds() -> tuple[str, ...]:
 
 
 def pack(bundle: Bundle, kind: str, output: Path, *, wheels: Path | None = None, force: bool = False) -> Packed:
-    """Write the tar archive ``output``: complete or not at all.
+    """Write the tar archive ``output``: complete or not at all. Of ``captions.bundle`` it has the one folder
+    ``captions-<kind>`` with ``captions.bundle`` inside; a name that a shell would not take as it is becomes ``model``.
 
     Args:
         bundle: is verified first.
@@ -66,7 +70,7 @@ def pack(bundle: Bundle, kind: str, output: Path, *, wheels: Path | None = None,
         wheels: a folder of wheels that travel along.
 
     Raises:
-        UsageError: the path cannot be written, or a wheel does not fit the device.
+        UsageError: the path cannot be written, a wheel does not fit the device, or this mmedge is not installed.
         BundleError: a file of the bundle is not what its manifest says.
         ResourceError: the disk is full.
     """
@@ -75,15 +79,20 @@ def pack(bundle: Bundle, kind: str, output: Path, *, wheels: Path | None = None,
     target = _place(output, bundle, force)
     brought = _wheels(wheels)
     bundle.verify()
-    entries = [*_scripts(kind), *_of_bundle(bundle), *_of_wheels(wheels, brought)]
+    name = _name(bundle)
+    entries = [*_scripts(kind, name), *_of_bundle(bundle, name), *_of_wheels(wheels, brought)]
     check_space(target, sum(entry.size for entry in entries))
-    folder = re.sub(r"[^A-Za-z0-9._-]+", "-", bundle.manifest.name).strip(".-") or "bundle"
-    _write(target, f"{folder}-{kind}", entries)
+    _write(target, f"{name}-{kind}", entries)
     with target.open("rb") as file:
         digest = sha256_of(file)
     lacks = {python: missing(required, brought, python) for python, required in _requirements(kind).items()}
     warnings = (*_unlike(bundle, kind), *_lacking(lacks if brought else {}))
     return Packed(str(output), target.stat().st_size, digest, len(entries), len(brought), lacks, warnings)
+
+
+def _name(bundle: Bundle) -> str:
+    name = Path(os.path.abspath(bundle.path)).name.removesuffix(".bundle")
+    return name if _PLAIN.fullmatch(name) else "model"
 
 
 def _unlike(bundle: Bundle, kind: str) -> Iterator[str]:
@@ -119,23 +128,22 @@ def _wheels(folder: Path | None) -> list[Wheel]:
         return []
     if not folder.is_dir():
         raise UsageError(f"there is no folder of wheels at `{folder}`")
-    found = [wheel_of(path.name) for path in sorted(folder.iterdir()) if path.name.endswith(".whl")]
+    found = [wheel_of(path.name) for path in sorted(folder.glob("*.whl")) if path.is_file()]
     if not found:
         raise UsageError(f"there are no wheels in `{folder}`")
     return found
 
 
-def _scripts(kind: str) -> Iterator[_Entry]:
-    for name, content in _files_of(kind).items():
-        mode = _SCRIPT_MODE if name.endswith(".sh") else FILE_MODE
-        yield _Entry(name, len(content), partial(io.BytesIO, content), mode)
+def _scripts(kind: str, name: str) -> Iterator[_Entry]:
+    files = {file: content.replace(_BUNDLE, f"{name}.bundle".encode()) for file, content in _files_of(kind).items()}
+    for file, content in {**files, FILE: own_wheel()}.items():
+        mode = _SCRIPT_MODE if file.endswith(".sh") else FILE_MODE
+        yield _Entry(file, len(content), partial(io.BytesIO, content), mode)
 
 
 def _files_of(kind: str) -> dict[str, bytes]:
-    """What ships with mmedge for this device; requirements name the very version that packs."""
-    files = {path.name: path.read_bytes() for path in (_KINDS / kind).iterdir() if path.is_file()}
-    own = f"mmedge=={__version__}\n".encode()
-    return {name: content + own if _REQUIREMENTS.fullmatch(name) else content for name, content in files.items()}
+    """What ships with mmedge for this device."""
+    return {path.name: path.read_bytes() for path in (_KINDS / kind).iterdir() if path.is_file()}
 
 
 def _requirements(kind: str) -> dict[str, tuple[str, ...]]:
@@ -148,10 +156,10 @@ def _requirements(kind: str) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _of_bundle(bundle: Bundle) -> Iterator[_Entry]:
-    for name in (MANIFEST, SEAL, *bundle.manifest.files):
-        size = (bundle.path / name).stat().st_size
-        yield _Entry(f"model.bundle/{name}", size, partial(open_regular, bundle.path, name, size))
+def _of_bundle(bundle: Bundle, name: str) -> Iterator[_Entry]:
+    for file in (MANIFEST, SEAL, *bundle.manifest.files):
+        size = (bundle.path / file).stat().st_size
+        yield _Entry(f"{name}.bundle/{file}", size, partial(open_regular, bundle.path, file, size))
 
 
 def _of_wheels(folder: Path | None, wheels: list[Wheel]) -> Iterator[_Entry]:

@@ -7,7 +7,6 @@ import stat
 import subprocess
 import sys
 import tarfile
-import zipfile
 from pathlib import Path
 
 import msgspec
@@ -35,6 +34,7 @@ def wheels(tmp_path) -> Path:
     for name in ("rich-15.0.0-py3-none-any.whl", "numpy-2.2.6-cp310-cp310-manylinux_2_17_aarch64.whl"):
         (folder / name).write_text(name)
     (folder / "notes.txt").write_text("not a wheel")
+    (folder / "old.whl").mkdir()
     return folder
 
 
@@ -53,7 +53,7 @@ def test_it_has_the_bundle_and_what_installs_it(bundle, tmp_path):
     found = names(tmp_path / "x.tar")
     files = {"README.txt", "install.sh", "Containerfile", "requirements-3.10.txt", "requirements-3.12.txt"}
     assert {f"small-jetson/{name}" for name in files} <= {*found}
-    assert {f"small-jetson/model.bundle/{name}" for name in bundle.manifest.files} <= {*found}
+    assert {f"small-jetson/small.bundle/{name}" for name in bundle.manifest.files} <= {*found}
     assert found == sorted(found) and packed.size == (tmp_path / "x.tar").stat().st_size
     assert packed.missing["3.10"] and packed.wheels == 0
 
@@ -62,7 +62,7 @@ def test_the_bundle_is_whole_where_it_is_unpacked(bundle, tmp_path):
     pack(bundle, "jetson", tmp_path / "x.tar")
     with tarfile.open(tmp_path / "x.tar") as archive:
         archive.extractall(tmp_path / "device", filter="data")
-    there = open_bundle(tmp_path / "device/small-jetson/model.bundle")
+    there = open_bundle(tmp_path / "device/small-jetson/small.bundle")
     there.verify()
     assert there.digest == bundle.digest
 
@@ -94,7 +94,7 @@ def test_wheels_travel_along_and_what_they_lack_is_told(bundle, tmp_path, wheels
     packed = pack(bundle, "jetson", tmp_path / "x.tar", wheels=wheels)
     found = [name for name in names(tmp_path / "x.tar") if "/wheels/" in name]
     assert packed.wheels == 2 and [name.rsplit("/", 1)[1][:5] for name in found] == ["numpy", "rich-"]
-    assert f"mmedge=={__version__}" in packed.missing["3.10"] and "numpy==2.2.6" not in packed.missing["3.10"]
+    assert "pillow==12.3.0" in packed.missing["3.10"] and "numpy==2.2.6" not in packed.missing["3.10"]
     assert any("for Python 3.12" in warning for warning in packed.warnings)
 
 
@@ -109,11 +109,30 @@ def test_a_bundle_for_something_else_is_packed_with_a_warning(bundle, tmp_path):
     assert "made for cpu" in pack(bundle, "jetson", tmp_path / "x.tar").warnings[0]
 
 
-def test_requirements_name_the_version_that_packs(bundle, tmp_path):
+def test_mmedge_itself_travels_along(bundle, tmp_path):
     pack(bundle, "jetson", tmp_path / "x.tar")
-    for python in GLIBC:
-        lines = text(tmp_path / "x.tar", f"small-jetson/requirements-{python}.txt").splitlines()
-        assert lines[-1] == f"mmedge=={__version__}"
+    (name,) = (name for name in names(tmp_path / "x.tar") if name.endswith(".whl"))
+    assert name.startswith("small-jetson/mmedge-")
+    wheel = wheel_of(name.rpartition("/")[2])
+    assert (wheel.name, wheel.version, wheel.pythons) == ("mmedge", __version__, tuple(GLIBC))
+
+
+@pytest.mark.parametrize(
+    ("folder", "top", "inside"),
+    [
+        ("captions.bundle", "captions-jetson", "captions.bundle"),
+        ("Captions v2", "model-jetson", "model.bundle"),
+        ("plain", "plain-jetson", "plain.bundle"),
+        ("-rf.bundle", "model-jetson", "model.bundle"),
+    ],
+)
+def test_the_archive_calls_the_bundle_as_its_folder_is_called(folder, top, inside, bundle, tmp_path):
+    bundle.path.rename(tmp_path / folder)
+    pack(open_bundle(tmp_path / folder), "jetson", tmp_path / "x.tar")
+    found = names(tmp_path / "x.tar")
+    assert found[0] == top and f"{top}/{inside}/{MANIFEST}" in found
+    script = text(tmp_path / "x.tar", f"{top}/install.sh")
+    assert f"compile {inside}" in script and f"{inside} PICTURE" in text(tmp_path / "x.tar", f"{top}/README.txt")
 
 
 def test_an_archive_that_is_there_is_only_replaced_by_force(bundle, tmp_path):
@@ -199,6 +218,14 @@ def instructions() -> list[tuple[str, str]]:
     return [tuple(line.split(None, 1)) for line in content.splitlines() if line.strip()]
 
 
+def test_a_container_is_told_which_jetson_linux_it_is_on():
+    content = (SCRIPTS / "Containerfile").read_text().replace("\\\n#", "")
+    runs = [line for line in content.splitlines() if "docker run" in line]
+    assert len(runs) == 2
+    for line in runs:
+        assert "--runtime nvidia --volume /etc/nv_tegra_release:/etc/nv_tegra_release:ro" in line
+
+
 def test_the_container_file_is_well_formed():
     found = instructions()
     kinds_of = [kind for kind, _ in found]
@@ -213,50 +240,28 @@ def test_the_container_file_is_well_formed():
             subprocess.run(["bash", "-n", "-c", value], check=True)
 
 
-def write_wheel(folder: Path, version: str) -> Path:
-    """The package as it lies here, as a wheel."""
-    path, info = folder / f"mmedge-{version}-py3-none-any.whl", f"mmedge-{version}.dist-info"
-    files = {file.relative_to(PACKAGE.parent).as_posix(): file for file in PACKAGE.rglob("*") if file.is_file()}
-    files = {name: file.read_bytes() for name, file in files.items() if "__pycache__" not in name}
-    files[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: mmedge\nVersion: {version}\n".encode()
-    files[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-    files[f"{info}/entry_points.txt"] = b"[console_scripts]\nmmedge = mmedge.cli:main\n"
-    files[f"{info}/RECORD"] = "".join(f"{name},,\n" for name in (*files, f"{info}/RECORD")).encode()
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return path
+def unpacked(path: Path, folder: Path) -> Path:
+    with tarfile.open(path) as archive:
+        archive.extractall(folder, filter="data")
+    return folder / "small-jetson"
 
 
 @pytest.mark.slow
-def test_the_script_installs_for_real_without_a_network(bundle, tmp_path, wheels):
-    """Here instead of on a board: this Python, its packages lent to the new environment, mmedge as a wheel."""
-    pack(bundle, "jetson", tmp_path / "x.tar", wheels=wheels)
-    with tarfile.open(tmp_path / "x.tar") as archive:
-        archive.extractall(tmp_path / "device", filter="data")
-    place = tmp_path / "device/small-jetson"
+def test_the_script_leaves_another_build_of_onnxruntime_alone(bundle, tmp_path):
+    """An environment that has `onnxruntime-gpu` in name, and what else is needed lent to it."""
+    pack(bundle, "jetson", tmp_path / "x.tar")
+    place = unpacked(tmp_path / "x.tar", tmp_path)
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    for path in (place / "wheels").iterdir():
-        path.unlink()
-    assert wheel_of(write_wheel(place / "wheels", "0.1.0+packed").name).pythons == tuple(GLIBC)
-    (place / f"requirements-{version}.txt").write_text("numpy\nmsgspec\nmmedge==0.1.0+packed\n")
+    (place / f"requirements-{version}.txt").write_text("numpy\nonnxruntime==0.0.1\n")
     lent = next(path for path in sys.path if path.endswith("site-packages"))
-    environment = {
-        **os.environ,
-        "PYTHON": os.path.realpath(sys.executable),
-        "PYTHONPATH": lent,
-        "PIP_NO_INDEX": "1",
-        "HOME": str(tmp_path),
-    }
-    for _ in range(2):  # it may be run again
-        done = subprocess.run(
-            [place / "install.sh", "--no-compile"], capture_output=True, text=True, env=environment, cwd=tmp_path
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "Never `pip install onnxruntime-gpu`" in done.stdout and "== what is here" in done.stdout
-        assert [*(place / "venv/lib").glob("python3*/site-packages/mmedge-0.1.0+packed.dist-info")]
-    shown = subprocess.run(
-        [place / "venv/bin/mmedge", "inspect", place / "model.bundle"], capture_output=True, text=True, env=environment
-    )
-    assert shown.returncode == 0 and bundle.digest in shown.stdout
-    assert (place / "model.bundle" / MANIFEST).exists()
+    environment = {**os.environ, "PYTHON": os.path.realpath(sys.executable), "PYTHONPATH": lent, "PIP_NO_INDEX": "1"}
+    command = [place / "install.sh", "--no-compile"]
+    refused = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert refused.returncode != 0 and "onnxruntime==0.0.1" in refused.stderr
+    info = next((place / "venv/lib").glob("python3*/site-packages")) / "onnxruntime_gpu-1.23.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: onnxruntime-gpu\nVersion: 1.23.0\n")
+    (info / "top_level.txt").write_text("onnxruntime\n")
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "There is onnxruntime-gpu already, and it stays." in done.stdout and "== what is here" in done.stdout

@@ -25,24 +25,43 @@ echo "== Python $version at $python, into $venv"
 "$python" -m venv --system-site-packages "$venv" || fail "first: sudo apt install python3-venv"
 
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
+
+# Another build of ONNX Runtime fills the same folder as this one, which would spoil it.
+other=$("$venv/bin/python" - <<'PROGRAM'
+from importlib.metadata import packages_distributions
+
+print(*sorted({*packages_distributions().get("onnxruntime", ())} - {"onnxruntime"}))
+PROGRAM
+)
+wanted() {
+    if [ -n "$other" ]; then grep --invert-match '^onnxruntime==' "$requirements"; else cat "$requirements"; fi
+}
+
 if compgen -G "wheels/*.whl" >/dev/null; then
-    pip install --quiet --no-index --find-links wheels -r "$requirements"
+    wanted | pip install --quiet --no-index --find-links wheels -r /dev/stdin
 else
     echo "there are no wheels here: taking them from the network"
-    pip install --quiet -r "$requirements"
+    wanted | pip install --quiet -r /dev/stdin
 fi
+# By its file: no index can offer another one. Again and again: a newer archive may bring the same version.
+pip install --quiet --no-index --no-deps --force-reinstall ./mmedge-*.whl
 
-cat <<'CHOICES'
-== ONNX Runtime, which runs what TensorRT does not
-There are three for a Jetson; the first is installed now.
+echo "== ONNX Runtime, which runs what TensorRT does not"
+if [ -n "$other" ]; then
+    echo "There is $other already, and it stays."
+else
+    cat <<CHOICES
+There are three for a Jetson; the first is installed now. Only one can be, so remove it before you install another:
+       $venv/bin/python -m pip uninstall --yes onnxruntime
   1. For the CPU. It works everywhere.
   2. For the GPU with JetPack 6, from the index of the Jetson AI Lab:
-       venv/bin/pip uninstall onnxruntime
-       venv/bin/pip install --index-url https://pypi.jetson-ai-lab.io/jp6/cu126/+simple/ onnxruntime-gpu
-  3. For the GPU with JetPack 7, a wheel built for it by its users:
-       https://github.com/Shattered217/Jetson-Orin-Wheels/releases
-Never `pip install onnxruntime-gpu` from the usual index: it has no kernels for the GPU of a Jetson.
+       $venv/bin/python -m pip install --index-url https://pypi.jetson-ai-lab.io/jp6/cu126/+simple/ onnxruntime-gpu
+  3. For the GPU with JetPack 7, built by its users: take the wheel for your JetPack from
+     https://github.com/Shattered217/Jetson-Orin-Wheels/releases and, in the folder where it is:
+       $venv/bin/python -m pip install ./onnxruntime_gpu-*.whl
 CHOICES
+fi
+echo "Never 'pip install onnxruntime-gpu' from the usual index: it has no kernels for the GPU of a Jetson."
 
 echo "== what is here"
 "$venv/bin/mmedge" doctor
