@@ -3,16 +3,19 @@
 A folder appears by one rename, complete; of two processes that need the same one, the second waits for the first.
 
 A compiled graph is trusted like code, and its engine checks nothing. So a folder is believed only while its files are
-the very files that were written here: same size, inode and time of last change. One that was damaged, edited, copied,
-or came along with a bundle from elsewhere is made again.
+the very files that were written here: same size, inode and time of last change, and while it and they belong to this
+user or to root. One that was damaged, edited, copied, made by another user of the machine, or came along with a bundle
+from elsewhere is made again.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -25,6 +28,7 @@ from mmedge.core.files import open_regular
 from mmedge.errors import BundleError, ResourceError
 
 _RECORD, _LOCK, _SHARED, _REFUSED = "made.json", "lock", "shared.json", ".refused"
+_REPLAYED = "replayed"
 _LONGEST_REFUSAL = 1 << 14
 _log = logging.getLogger(__name__)
 
@@ -61,14 +65,15 @@ def places(bundle: Bundle) -> list[Path]:
 
 
 def stored(folder: Path, made_for: dict[str, str]) -> Path | None:
-    """The artifact in ``folder``, if it is as it was when it was made, and was made for this."""
+    """The artifact in ``folder``, if it is as it was when it was made, and was made for this, by someone to trust."""
     try:
         with open_regular(folder, _RECORD) as file:
             record = msgspec.json.decode(file.read(), type=Record)
         unchanged = all(_stamp(folder / name) == stamp for name, stamp in record.files.items())
+        trusted = all(map(_trusted, (folder.parent, folder, folder / _RECORD, *map(folder.joinpath, record.files))))
     except (BundleError, OSError, msgspec.DecodeError):
         return None
-    fits = unchanged and record.made_for == made_for and record.artifact in record.files
+    fits = unchanged and trusted and record.made_for == made_for and record.artifact in record.files
     return folder / record.artifact if fits else None
 
 
@@ -105,24 +110,59 @@ def store(folder: Path, made_for: dict[str, str], make: Callable[[Path], Path]) 
     return folder / artifact
 
 
-def refuse(folder: Path, refusal: Refusal) -> None:
-    """Remove ``folder`` and remember that what it held is not to be made again without being asked to."""
-    folder.with_name(folder.name + _REFUSED).write_bytes(msgspec.json.encode(refusal))
+def discard(folder: Path) -> None:
+    """Remove what is kept there, unless it belongs to someone else."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def refusal(folder: Path) -> Refusal | None:
-    """Why ``folder`` was refused, if it was."""
+def mark_replayed(folder: Path) -> None:
+    """Remember that what is kept there answered the golden samples as it should."""
+    (folder / _REPLAYED).touch()
+
+
+def was_replayed(folder: Path) -> bool:
+    """Whether what is kept there was ever asked the golden samples."""
     try:
-        with open_regular(folder.parent, folder.name + _REFUSED) as file:
-            return msgspec.json.decode(file.read(_LONGEST_REFUSAL), type=Refusal)
-    except (BundleError, msgspec.DecodeError):
+        return _trusted(folder / _REPLAYED)
+    except OSError:
+        return False
+
+
+def refuse(folder: Path, refusal: Refusal) -> None:
+    """Remember that what ``folder`` holds is not to be used, or made again without being asked to.
+
+    Raises:
+        OSError: it cannot be written there.
+    """
+    folder.with_name(folder.name + _REFUSED).write_bytes(msgspec.json.encode(refusal))
+
+
+def refusal(folder: Path) -> Refusal | None:
+    """Why ``folder`` was refused, if it was, by someone to trust."""
+    name = folder.name + _REFUSED
+    try:
+        with open_regular(folder.parent, name) as file:
+            found = msgspec.json.decode(file.read(_LONGEST_REFUSAL), type=Refusal)
+        return found if _trusted(folder.parent) and _trusted(folder.with_name(name)) else None
+    except (BundleError, OSError, msgspec.DecodeError):
         return None
 
 
 def forgive(folder: Path) -> None:
-    """Forget a refusal."""
-    folder.with_name(folder.name + _REFUSED).unlink(missing_ok=True)
+    """Forget a refusal, unless it is someone else's."""
+    with suppress(OSError):
+        folder.with_name(folder.name + _REFUSED).unlink()
+
+
+def usable(place: Path) -> bool:
+    """Whether this user could keep something there, or it is not there yet."""
+    try:
+        _check_place(place)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager
@@ -154,6 +194,7 @@ def place_to_write(bundle: Bundle) -> Iterator[Path]:
 def _alone_in(place: Path) -> Iterator[None]:
     """Hold a lock that the kernel frees when this process ends in any way; no link is followed, no FIFO waited for."""
     place.mkdir(parents=True, exist_ok=True)
+    _check_place(place)
     with ExitStack() as stack:
         folder = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         stack.callback(os.close, folder)
@@ -169,6 +210,24 @@ def _alone_in(place: Path) -> Iterator[None]:
         yield
 
 
+def _check_place(place: Path) -> None:
+    """
+    Raises:
+        OSError: it is no folder, belongs to someone else, or takes no files.
+    """
+    if not stat.S_ISDIR(place.lstat().st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, "it is no folder")
+    if not _trusted(place):
+        raise PermissionError(errno.EPERM, "it belongs to another user")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "it cannot be written")
+
+
+def _trusted(path: Path) -> bool:
+    """Whether it belongs to this user or to root; a link counts for itself."""
+    return path.lstat().st_uid in (0, os.geteuid())
+
+
 def _shared(place: Path) -> list[Path]:
     """What engines left beside the folders: everything that is none of ours."""
     own = {_LOCK, _SHARED, f".{_SHARED}"}
@@ -181,10 +240,11 @@ def _drop_strangers(place: Path) -> None:
     try:
         with open_regular(place, _SHARED) as file:
             known = msgspec.json.decode(file.read(), type=dict[str, Stamp])
+        known = known if _trusted(place / _SHARED) else {}
     except (BundleError, msgspec.DecodeError):
         known = {}
     for path in _shared(place):
-        if known.get(path.name) != _stamp(path):
+        if known.get(path.name) != _stamp(path) or not _trusted(path):
             path.unlink()
 
 

@@ -12,8 +12,12 @@ from __future__ import annotations
 import hashlib
 import inspect
 import logging
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
 
@@ -22,13 +26,14 @@ import msgspec
 from mmedge.core.backend import Backend, Options
 from mmedge.core.bundle import Bundle, Graph
 from mmedge.core.writing import check_space
-from mmedge.errors import BackendError, MmedgeError, QualityError
+from mmedge.errors import BackendError, MmedgeError, QualityError, ResourceError
 from mmedge.runtime import kept
-from mmedge.runtime.building import build_apart
+from mmedge.runtime.building import BuildKilled, build_apart
 from mmedge.runtime.device import this_device
 from mmedge.runtime.kept import Refusal
 
 _log = logging.getLogger(__name__)
+_replaying: ContextVar[bool] = ContextVar("_replaying", default=False)
 
 Build: TypeAlias = Callable[[Backend, Graph, Path, Path, Options], Path]
 """``build(backend, graph, source, output, options)`` compiles as `Backend.compile` does."""
@@ -50,8 +55,10 @@ class Entry:
 
     def folder(self) -> Path:
         """Where it is, or else where it is to be."""
-        folders = [place / self.name for place in kept.places(self.bundle)]
-        return next((folder for folder in folders if folder.exists()), folders[0])
+        places = kept.places(self.bundle)
+        there = [place for place in places if os.path.exists(place / self.name)]
+        usable = [place for place in places if kept.usable(place)]
+        return next(iter((*there, *usable, *places))) / self.name
 
     def artifact(self) -> Path | None:
         """The file to open, if it was made and is as it was made."""
@@ -86,9 +93,34 @@ class Entry:
     def refuse(self, reason: str, *, wrong: bool) -> None:
         """Remove it, and have everyone who wants it told ``reason``, until `forgive`. It was ``wrong``, or could not be
         made or opened."""
-        with kept.place_to_write(self.bundle) as place:
-            for folder in {self.folder(), place / self.name}:
-                kept.refuse(folder, Refusal(reason, wrong))
+        try:
+            with kept.place_to_write(self.bundle) as place:
+                kept.refuse(place / self.name, Refusal(reason, wrong))
+        except (OSError, ResourceError) as error:
+            _log.warning("it cannot be remembered that `%s` was refused: %s", self.name, error)
+        self.discard()
+
+    def discard(self) -> None:
+        """Remove it, as far as it is ours."""
+        for place in kept.places(self.bundle):
+            kept.discard(place / self.name)
+
+    def mark_replayed(self) -> None:
+        """Remember that it answered the golden samples as it should."""
+        for folder in self._stored_in():
+            try:
+                kept.mark_replayed(folder)
+            except OSError as error:
+                _log.warning("it cannot be remembered that `%s` was checked: %s", folder, error.strerror)
+
+    def was_replayed(self) -> bool:
+        """Whether the golden samples were asked of what `artifact` gives."""
+        return any(kept.was_replayed(folder) for folder in self._stored_in())
+
+    def _stored_in(self) -> list[Path]:
+        """The folder that `artifact` lies in, if there is one."""
+        folders = (place / self.name for place in kept.places(self.bundle))
+        return list(islice((folder for folder in folders if kept.stored(folder, self.made_for)), 1))
 
     def forgive(self) -> None:
         """Forget that it was refused."""
@@ -129,10 +161,11 @@ def ready(bundle: Bundle, graph: Graph, backend: Backend) -> Path:
     wanted = entry(bundle, graph, backend)
     if not wanted:
         return bundle.file(graph.file)
-    if artifact := wanted.artifact():
-        return artifact
     if refusal := wanted.refusal():
         raise refused(wanted, refusal)
+    if artifact := wanted.artifact():
+        _tell_unchecked(wanted)
+        return artifact
     if not backend.tied_to():
         return wanted.make(build_here)
     _log.warning(
@@ -143,9 +176,32 @@ def ready(bundle: Bundle, graph: Graph, backend: Backend) -> Path:
     )
     try:
         return wanted.make(build_apart)
+    except BuildKilled:
+        raise
     except BackendError as error:
         wanted.refuse(error.message, wrong=False)  # so that not every start tries for minutes, and fails
         raise
+
+
+@contextmanager
+def replaying() -> Iterator[None]:
+    """What is opened meanwhile is being checked: nobody need be told that it never was."""
+    token = _replaying.set(True)
+    try:
+        yield
+    finally:
+        _replaying.reset(token)
+
+
+def _tell_unchecked(wanted: Entry) -> None:
+    """Of engines that build in seconds on a CPU nobody expects other answers; those of a GPU choose among kernels."""
+    if wanted.backend.tied_to() and not _replaying.get() and not wanted.was_replayed():
+        _log.warning(
+            "`%s` on %s was built here but never asked the golden samples: run `mmedge compile %s`",
+            wanted.graph.component,
+            wanted.backend.name,
+            wanted.bundle.path,
+        )
 
 
 def build_here(backend: Backend, graph: Graph, source: Path, output: Path, options: Options) -> Path:

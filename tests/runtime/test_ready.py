@@ -24,7 +24,7 @@ from mmedge.core.report import Agreement, Answers
 from mmedge.core.target import Target
 from mmedge.core.writing import new_bundle
 from mmedge.errors import BackendError, QualityError, ResourceError
-from mmedge.runtime.ready import build_here, entry, ready
+from mmedge.runtime.ready import build_here, entry, ready, replaying
 
 SIZE = 32
 GRAPH = Graph(
@@ -322,3 +322,58 @@ def test_of_two_processes_at_once_one_compiles_and_both_get_it(bundle):
     assert (
         msgspec.json.decode(Path(answers[0][0]).with_name("made.json").read_bytes())["made_for"]["component"] == "tower"
     )
+
+
+def test_a_refusal_is_kept_where_there_is_a_place_and_holds_for_all_of_them(bundle, home):
+    backend = Copying()
+    kept = entry(bundle, GRAPH, backend)
+    first = kept.make(build_here)
+    beside = first.parent.parent
+    beside.rename(beside.with_name("away"))
+    beside.write_text("in the way")
+    kept.refuse("wrong by 0.5", wrong=True)
+    beside.unlink()
+    beside.with_name("away").rename(beside)
+    assert kept.artifact() == first and any(home.rglob("*.refused"))
+    with pytest.raises(QualityError, match=r"wrong by 0\.5"):
+        ready(bundle, GRAPH, backend)
+    kept.forgive()
+    assert ready(bundle, GRAPH, backend) == first
+
+
+def test_a_refusal_that_cannot_be_kept_anywhere_is_told_and_stops_nothing(bundle, home, caplog):
+    bundle.path.with_name("small.bundle.ready").write_text("in the way")
+    home.parent.mkdir()
+    home.write_text("in the way")
+    entry(bundle, GRAPH, ENGINE).refuse("wrong", wrong=True)
+    assert "cannot be remembered" in caplog.text and "there is no place" in caplog.text
+
+
+def test_a_file_in_the_way_is_not_where_it_is_to_be(bundle, home):
+    bundle.path.with_name("small.bundle.ready").write_text("in the way")
+    assert home in entry(bundle, GRAPH, ENGINE).folder().parents
+
+
+def test_what_was_never_checked_is_told_at_every_open_until_it_was(bundle, pretend, caplog):
+    backend = find.backend("pretend")
+    ready(bundle, GRAPH, backend)
+    for _ in range(2):
+        caplog.clear()
+        ready(bundle, GRAPH, backend)
+        (told,) = caplog.messages
+        assert "`tower` on pretend was built here but never asked the golden samples" in told
+        assert f"run `mmedge compile {bundle.path}`" in told
+    caplog.clear()
+    with replaying():
+        ready(bundle, GRAPH, backend)
+    entry(bundle, GRAPH, backend).mark_replayed()
+    ready(bundle, GRAPH, backend)
+    assert not caplog.messages
+
+
+def test_a_build_that_a_signal_ended_is_tried_again_by_the_next_start(bundle, pretend):
+    pretend("PRETEND_TOWER", "crash")
+    with pytest.raises(BackendError, match="SIGSEGV"):
+        ready(bundle, GRAPH, find.backend("pretend"))
+    pretend("PRETEND_TOWER", "")
+    assert ready(bundle, GRAPH, find.backend("pretend")).exists()
