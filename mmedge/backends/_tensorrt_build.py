@@ -14,13 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from mmedge.backends._engine import check_edges, told_as_ours
+from mmedge.backends._engine import check_edges, reason, told_as_ours
 from mmedge.backends._tensorrt import check_cache, failure, library, log, must, profiles_of, spell, start, varying
 from mmedge.core.backend import Options
 from mmedge.core.manifest import Graph
 from mmedge.core.names import shown
 from mmedge.core.ports import Port, Span
-from mmedge.errors import BackendError
+from mmedge.errors import BackendError, MmedgeError
 
 _log = logging.getLogger(__name__)
 _MIB = 1 << 20
@@ -49,11 +49,11 @@ def build(graph: Graph, source: Path, output: Path, options: Options, progress: 
         timings = output.parent / f"tensorrt-{trt.__version__}.timings"
         _read_timings(config, timings)
         plan = must(builder.build_serialized_network(network, config), lambda: failure(what))
-        _write_timings(config, timings)
     del parser
     artifact = output / f"{graph.component}.plan"
-    with artifact.open("wb") as file:
+    with artifact.open("wb") as file:  # first: it took minutes, and the rest only saves some the next time
         file.write(plan)
+    _write_timings(config, timings)
     return artifact
 
 
@@ -151,11 +151,12 @@ def _read_timings(config: Any, path: Path) -> None:
 
 def _write_timings(config: Any, path: Path) -> None:
     """Whole or not at all: another process may be building beside this one."""
-    timings, draft = config.get_timing_cache(), path.with_name(f"{path.name}.{os.getpid()}")
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
     with _timings_optional(path):
+        timings = must(config.get_timing_cache(), lambda: failure("tell what was measured"))
         try:
             with draft.open("wb") as file:
-                file.write(timings.serialize())
+                file.write(must(timings.serialize(), lambda: failure("tell what was measured")))
             draft.replace(path)
         finally:
             draft.unlink(missing_ok=True)
@@ -166,12 +167,16 @@ def _timings_optional(path: Path) -> Iterator[None]:
     """Without them an engine is built all the same, it only takes longer."""
     try:
         yield
-    except OSError as error:
-        _log.warning("what was measured while building cannot be kept in `%s`: %s", path, error.strerror)
+    except (OSError, RuntimeError, MmedgeError) as error:
+        _log.warning("what was measured while building cannot be kept in `%s`: %s", path, reason(error))
 
 
 def _monitor(trt: Any, progress: Progress) -> Any:
-    """Phases lie inside each other: what is told is the part of the outermost, counting what the inner ones did."""
+    """Phases lie inside each other: what is told is the part of the outermost, counting what the inner ones did.
+
+    It is called from C++, where an exception can end the process: phases of one name, and such as end without having
+    begun, are borne.
+    """
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -189,18 +194,19 @@ def _monitor(trt: Any, progress: Progress) -> Any:
             return True
 
         def phase_finish(self, phase_name: str) -> None:
-            self.done[phase_name] = self.open[phase_name][1]
+            _, steps = self.open.get(phase_name, (None, 0))
+            self.done[phase_name] = steps
             self.tell(phase_name)
-            del self.open[phase_name]
+            self.open.pop(phase_name, None)
+            self.done.pop(phase_name, None)
 
         def tell(self, phase: str) -> None:
-            part, outer = 0.0, phase
-            while True:
-                parent, steps = self.open[outer]
-                part = min(1.0, (self.done[outer] + part) / max(steps, 1))
-                if not parent or parent not in self.open:
-                    break
-                outer = parent
-            progress(phase, part)
+            part, outer, passed = 0.0, phase, set[str]()
+            while outer not in passed and (found := self.open.get(outer)):
+                passed.add(outer)
+                part = min(1.0, (self.done.get(outer, 0) + part) / max(found[1], 1))
+                outer = found[0] or ""
+            if passed:
+                progress(phase, part)
 
     return Monitor()

@@ -11,6 +11,7 @@ from mmedge_doubles.plan import from_bytes
 from mmedge_doubles.settings import VERSIONS
 from onnx import TensorProto, helper
 
+from mmedge.backends import _tensorrt_build
 from mmedge.core import find
 from mmedge.core.manifest import Graph
 from mmedge.core.ports import Port, Span
@@ -237,8 +238,40 @@ class TestTimings:
         assert "cannot be kept" in caplog.text
         assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["small.onnx"]
 
+    @pytest.mark.parametrize("error", [RuntimeError("bad_alloc"), OSError(28, "No space left on device"), None])
+    def test_a_build_that_is_done_is_kept_where_they_cannot_be_told(
+        self, error, one, tmp_path, folder, caplog, monkeypatch
+    ):
+        def serialize(timings):
+            assert [path.name for path in folder.iterdir()] == ["small.plan"]
+            if error:
+                raise error
+
+        monkeypatch.setattr(one.tensorrt.ITimingCache, "serialize", serialize)
+        artifact = BACKEND.compile(relu(tmp_path / "small.onnx"), tmp_path / "small.onnx", folder)
+        assert plan_of(artifact).version == "10.3" and self.timings(tmp_path) == []
+        assert "cannot be kept" in caplog.text and (not error or error.args[-1] in caplog.text)
+
 
 class TestProgress:
+    STEP, START, END = "step_complete", "phase_start", "phase_finish"
+    ODD = {
+        "two of one name": [(START, "a", None, 2), (START, "a", None, 2), (END, "a"), (STEP, "a", 0), (END, "a")],
+        "an end without a start": [(END, "a"), (START, "b", "a", 1), (END, "b")],
+        "a step without a start": [(STEP, "a", 3), (START, "a", None, 4), (END, "a")],
+        "a phase in itself": [(START, "a", "a", 2), (STEP, "a", 0), (END, "a")],
+        "two in each other": [(START, "a", "b", 2), (START, "b", "a", 2), (STEP, "a", 0), (END, "b"), (END, "a")],
+        "no steps": [(START, "a", None, 0), (STEP, "a", 0), (END, "a")],
+    }
+
+    @pytest.mark.parametrize("name", ODD)
+    def test_phases_that_nobody_expects_raise_nothing(self, name, one):
+        told = []
+        monitor = _tensorrt_build._monitor(one.tensorrt, lambda phase, part: told.append(part))
+        for method, *arguments in self.ODD[name]:
+            getattr(monitor, method)(*arguments)
+        assert told and all(0 <= part <= 1 for part in told)
+
     def test_the_part_that_is_done_grows_to_the_whole(self, double, tmp_path, monkeypatch):
         told = []
         monkeypatch.setattr(BACKEND, "progress", lambda phase, part: told.append((phase, part)))
