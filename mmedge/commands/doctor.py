@@ -53,8 +53,8 @@ def _machine(found: Diagnosis) -> Iterator[tuple[str, str]]:
     yield "name", f"{board.model or device.name} ({device.arch}, {device.cores} cores)"
     yield "memory", f"{found.free_memory_mb:,} of {device.memory_mb:,} MiB free, {found.swap_mb:,} MiB of swap"
     yield "disk", f"{found.interpreter.free_disk_mb:,} MiB free here"
-    if board.l4t:
-        yield "system", f"JetPack {board.jetpack or 'unknown'}, Jetson Linux (L4T) {board.l4t}"
+    if board.jetson:
+        yield "system", f"JetPack {board.jetpack or 'unknown'}, Jetson Linux (L4T) {board.l4t or 'not told'}"
         yield "power mode", board.power_mode or "not told"
     if board.clocks:
         how = "fixed" if board.clocks_fixed else "changing"
@@ -72,7 +72,7 @@ def _software(found: Diagnosis) -> Iterator[tuple[str, str]]:
     yield "packages", ", ".join(f"{name} {version}" for name, version in interpreter.packages.items())
     if found.cuda:
         yield "CUDA", found.cuda
-    if found.tensorrt.library or found.board.l4t:
+    if found.tensorrt.library or found.board.jetson:
         modules = ", ".join(found.tensorrt.modules)
         module = f"module for Python {modules}" if modules else "no Python module"
         yield "TensorRT", f"{found.tensorrt.library or 'not found'}; {module}"

@@ -64,7 +64,7 @@ class Board(Struct, frozen=True):
     model: str
     """Such as ``NVIDIA Jetson Orin Nano Developer Kit``; empty on a machine without a device tree."""
     l4t: str
-    """Such as ``36.4.7``; empty where this is no Jetson."""
+    """Such as ``36.4.7``; empty where this is no Jetson, and in a container that does not see its file."""
     jetpack: str
     """Such as ``6.2.1``, or ``6`` of a release that this version does not know."""
     power_mode: str
@@ -72,6 +72,8 @@ class Board(Struct, frozen=True):
     clocks: tuple[Clock, ...]
     temperatures: dict[str, float]
     """Degrees Celsius by thermal zone."""
+    jetson: bool = False
+    """Whether this is one, also where ``l4t`` is not told, as in a container."""
 
     @property
     def clocks_fixed(self) -> bool:
@@ -89,11 +91,23 @@ def this_board(root: Path = _ROOT) -> Board:
         power_mode=power_mode(root),
         clocks=clocks(root),
         temperatures=temperatures(root),
+        jetson=is_jetson(root),
     )
 
 
+def is_jetson(root: Path = _ROOT) -> bool:
+    """Whether GPU and processor share their memory, as all of NVIDIA's chips called Tegra do.
+
+    A container sees neither the system's release nor (with docker) the device tree, but it does see the name of the
+    chip's family that Linux gives (``drivers/soc/tegra/fuse``).
+    """
+    chips = _read(root / "proc/device-tree/compatible")
+    family = _read(root / "sys/devices/soc0/family")
+    return "nvidia,tegra" in chips or "NVIDIA Jetson" in model(root) or family == "Tegra" or bool(l4t(root))
+
+
 def l4t(root: Path = _ROOT) -> str:
-    """Version of Jetson Linux, such as ``36.4.7``; empty if this is no Jetson."""
+    """Version of Jetson Linux, such as ``36.4.7``; empty where no file tells it."""
     found = _RELEASE.search(_read(root / "etc/nv_tegra_release"))
     return f"{found[1]}.{found[2].rstrip('.')}" if found else ""
 

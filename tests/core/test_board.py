@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mmedge.core.board import Clock, jetpack, l4t, power_modes, queried_power_mode, this_board
+from mmedge.core.board import Clock, is_jetson, jetpack, l4t, power_modes, queried_power_mode, this_board
 
 RELEASE = "# R36 (release), REVISION: 4.7, GCID: 42132812, BOARD: generic, EABI: aarch64, DATE: Thu Sep 18 2025\n"
 MODES = """
@@ -111,3 +111,28 @@ def test_modes_are_listed_with_the_number_that_sets_them(orin):
 )
 def test_the_answer_of_nvpmodel_is_read(output, mode):
     assert queried_power_mode(output) == mode
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"etc/nv_tegra_release": RELEASE},
+        {"proc/device-tree/compatible": "nvidia,p3768-0000+p3767-0005\0nvidia,p3767-0005\0nvidia,tegra234\0"},
+        {"proc/device-tree/model": "NVIDIA Jetson Orin Nano Developer Kit\0"},
+        {"sys/devices/soc0/family": "Tegra\n"},
+    ],
+)
+def test_one_sign_of_a_jetson_is_enough(files, tmp_path):
+    assert is_jetson(write(tmp_path, files)) and this_board(tmp_path).jetson
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {},
+        {"proc/device-tree/compatible": "raspberrypi,5-model-b\0brcm,bcm2712\0"},
+        {"proc/device-tree/model": "Raspberry Pi 5 Model B Rev 1.0\0", "sys/devices/soc0/family": "Snapdragon\n"},
+    ],
+)
+def test_another_machine_is_no_jetson(files, tmp_path):
+    assert not is_jetson(write(tmp_path, files)) and not this_board(tmp_path).jetson

@@ -1,5 +1,6 @@
 """Machines made of files, looked at by interpreters made up for them."""
 
+import re
 import subprocess
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
@@ -36,6 +37,9 @@ PYTHON = Interpreter(
     free_disk_mb=60_000,
 )
 DEVICE = Device("board", "aarch64", 6, 7620, "")
+
+
+TOLD_BY_THE_HOST = {"etc/nv_tegra_release", "etc/nvpmodel.conf", "proc/device-tree/model"}
 
 
 def without(*names: str, interpreter: Interpreter = PYTHON, problem: str = "it is not installed") -> Interpreter:
@@ -111,7 +115,8 @@ def test_a_library_without_its_module_needs_one_package(look):
 def test_another_python_than_the_systems_gets_an_environment_of_the_right_one(look):
     found = look(boards.ORIN_NANO, replace(without("tensorrt"), version="3.12.1"))
     what = "the module `tensorrt` is for Python 3.10, this is Python 3.12"
-    assert advised(found)[what][0] == "/usr/bin/python3.10 -m venv --system-site-packages ~/mmedge"
+    (todo,) = (todo for told, todo in advised(found).items() if told.startswith(what))
+    assert todo[0] == 'PYTHON=/usr/bin/python3.10 VENV="$HOME/mmedge" ./install.sh'
 
 
 def test_an_environment_that_does_not_see_the_system_is_opened(look):
@@ -136,10 +141,50 @@ def test_the_wheel_of_the_index_is_to_be_removed_and_why(look):
     (what,) = [what for what in advised(found) if "onnxruntime-gpu" in what]
     assert "has no kernels for the GPU of a Jetson, and must not be used" in what
     assert advised(found)[what] == (
-        "pip uninstall onnxruntime-gpu",
-        "pip uninstall onnxruntime",
-        "pip install --index-url https://pypi.jetson-ai-lab.io/jp6/cu126/+simple/ onnxruntime-gpu",
+        "/home/me/mmedge/bin/python -m pip uninstall --yes onnxruntime-gpu",
+        "/home/me/mmedge/bin/python -m pip install "
+        "--index-url https://pypi.jetson-ai-lab.io/jp6/cu126/+simple/ onnxruntime-gpu",
     )
+
+
+def test_the_build_for_the_cpu_goes_before_the_one_with_the_gpu_comes(look):
+    first, second = commands(look(boards.ORIN_NANO, without("onnxruntime_gpu")))[:2]
+    assert first == "/home/me/mmedge/bin/python -m pip uninstall --yes onnxruntime" and "--index-url" in second
+
+
+def test_a_wheel_to_be_downloaded_is_told_in_words_and_installed_by_its_file(look):
+    found = look(boards.ORIN_7_2, without("onnxruntime_gpu"))
+    (what,) = [what for what in advised(found) if "onnxruntime-gpu" in what]
+    assert "from https://github.com/Shattered217/Jetson-Orin-Wheels/releases and, in the folder" in what
+    assert advised(found)[what][-1] == "/home/me/mmedge/bin/python -m pip install ./onnxruntime_gpu-*.whl"
+
+
+@pytest.mark.parametrize("name", ["ORIN_NANO", "ORIN_7_2", "THOR_7_1", "PC"])
+@pytest.mark.parametrize("lacking", [("onnxruntime_gpu",), ("onnxruntime", "onnxruntime_gpu", "tensorrt")])
+@pytest.mark.parametrize("packages", [{}, {"onnxruntime": "1.23.2"}, {"onnxruntime-gpu": "1.31.1"}])
+def test_every_command_is_one_and_at_most_one_build_of_onnxruntime_is_installed(name, lacking, packages, look):
+    found = look(getattr(boards, name), replace(without(*lacking), packages=packages, executable="/my env/bin/python"))
+    for command in commands(found):
+        subprocess.run(["bash", "-n", "-c", command], check=True)
+        assert "<" not in command.replace('"onnxruntime>=1.23.2,<2"', "") and "mmedge[" not in command
+        assert " -m pip " not in command or command.startswith("'/my env/bin/python' -m pip ")
+    assert sum("pip install" in command for command in commands(found)) <= 1
+
+
+def test_the_advised_onnxruntime_is_the_one_that_mmedge_asks_for(look):
+    found = look(boards.PC, without("onnxruntime", "onnxruntime_gpu", "tensorrt"))
+    project = msgspec.toml.decode((Path(__file__).parents[2] / "pyproject.toml").read_bytes())["project"]
+    (asked,) = project["optional-dependencies"]["onnxruntime"]
+    assert commands(found)[-1] == f'/home/me/mmedge/bin/python -m pip install "{asked}"'
+
+
+def test_in_a_container_a_jetson_is_known_and_what_it_lacks_is_told(look):
+    files = {name: text for name, text in boards.ORIN_NANO.items() if name not in TOLD_BY_THE_HOST}
+    found = look(files | {"sys/devices/soc0/family": "Tegra"}, without("tensorrt"))
+    assert found.board.jetson and not found.board.l4t
+    assert any("--volume /etc/nv_tegra_release:/etc/nv_tegra_release:ro" in what for what in advised(found))
+    assert any("the module `tensorrt` is here, but" in what for what in advised(found))
+    assert "Jetson Linux (L4T) not told" in "\n".join(lines(found))
 
 
 def test_no_command_installs_the_gpu_wheel_of_the_index_on_a_jetson(look):
@@ -151,7 +196,8 @@ def test_no_command_installs_the_gpu_wheel_of_the_index_on_a_jetson(look):
 
 def test_where_no_engine_can_be_used_nothing_can_run(look):
     found = look(boards.ORIN_NANO, without("onnxruntime", "onnxruntime_gpu", "tensorrt"))
-    assert not found.can_run and 'pip install "mmedge[onnxruntime]"' in commands(found)
+    assert not found.can_run
+    assert '/home/me/mmedge/bin/python -m pip install "onnxruntime>=1.23.2,<2"' in "\n".join(commands(found))
 
 
 def test_an_old_jetpack_is_told(look):
@@ -178,9 +224,10 @@ def test_everything_is_shown_in_80_columns(name, broken, look):
 
 def test_a_long_command_can_be_copied(look):
     shown = "\n".join(lines(look(boards.ORIN_NANO, without("onnxruntime_gpu"))))
-    assert (
-        "pip install --index-url https://pypi.jetson-ai-lab.io/jp6/cu126/+simple/ \\\n       onnxruntime-gpu" in shown
-    )
+    (place,) = re.findall(r"     /home/me/mmedge/bin/python -m pip install.*\n.*onnxruntime-gpu", shown)
+    assert place.splitlines()[0].endswith(" \\")
+    whole = "/home/me/mmedge/bin/python -m pip install --index-url https://pypi.jetson-ai-lab.io/jp6/cu126/+simple/"
+    assert place.replace(" \\\n", "").split() == [*whole.split(), "onnxruntime-gpu"]
 
 
 @pytest.mark.parametrize(
