@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -24,6 +24,11 @@ from mmedge.errors import BackendError, MmedgeError
 
 _log = logging.getLogger(__name__)
 _MIB = 1 << 20
+
+Profiles: TypeAlias = tuple[dict[str, Span], ...]
+Shape: TypeAlias = tuple[int, ...]
+Ends: TypeAlias = tuple[Shape, Shape, Shape]
+"""The smallest, the usual and the largest."""
 
 Progress: TypeAlias = Callable[[str, float], None]
 """Told the name of a phase and the part of the whole that is done, 0 to 1."""
@@ -113,21 +118,34 @@ def _allow_precision(trt: Any, config: Any, graph: Graph) -> None:
 
 def _add_profiles(builder: Any, config: Any, graph: Graph) -> None:
     """For each way of running the range of every input that varies."""
-    ports = varying(graph)
-    if ports and not graph.profiles:
-        raise _unranged(graph, ports[0])
-    for spans in profiles_of(graph):
+    for spans, shapes in zip(profiles_of(graph), shapes_of(graph), strict=True):
         profile = builder.create_optimization_profile()
-        for port in ports:
-            if not {size for size in port.shape if isinstance(size, str)} <= spans.keys():
-                raise _unranged(graph, port)
-            profile.set_shape(port.name, *(_shape(port, spans, end) for end in ("smallest", "usual", "largest")))
+        for name, ends in shapes.items():
+            profile.set_shape(name, *ends)
         if config.add_optimization_profile(profile) < 0:
             raise failure(f"build `{graph.component}` for {spell(spans)}")
 
 
-def _shape(port: Port, spans: dict[str, Span], end: str) -> tuple[int, ...]:
-    return tuple(size if isinstance(size, int) else getattr(spans[size], end) for size in port.shape)
+def shapes_of(graph: Graph, profiles: Profiles | None = None) -> tuple[dict[str, Ends], ...]:
+    """For each profile the smallest, usual and largest shape of every input that varies; ``profiles`` may stand for
+    those of the graph.
+
+    Raises:
+        BackendError: no range is given for a size.
+    """
+    ports, known = varying(graph), profiles_of(graph) if profiles is None else profiles
+    for port in ports:
+        words = {size for size in port.shape if isinstance(size, str)}
+        if not known or any(words - spans.keys() for spans in known):
+            raise _unranged(graph, port)
+    return tuple({port.name: _ends(port, spans) for port in ports} for spans in known)
+
+
+def _ends(port: Port, spans: Mapping[str, Span]) -> Ends:
+    def shape(end: str) -> Shape:
+        return tuple(size if isinstance(size, int) else getattr(spans[size], end) for size in port.shape)
+
+    return shape("smallest"), shape("usual"), shape("largest")
 
 
 def _unranged(graph: Graph, port: Port) -> BackendError:

@@ -6,24 +6,28 @@ They keep to the spellings of `targets/data/trtexec_flags.json`, which were read
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import TypeAlias
 
 import msgspec
 
-from mmedge.backends._tensorrt import inputs_of
+from mmedge.backends._tensorrt_build import Shape, shapes_of
 from mmedge.core.bundle import Bundle, Graph
 from mmedge.core.find import PACKAGE
-from mmedge.core.ports import Port, Span
-from mmedge.errors import BackendError, UsageError
+from mmedge.core.ports import Span
+from mmedge.errors import UsageError
 
 Command: TypeAlias = tuple[str, ...]
 Spans: TypeAlias = dict[str, Span]
 
 _FLAGS = PACKAGE / "targets" / "data" / "trtexec_flags.json"
-_ENDS = (("--minShapes", "smallest"), ("--optShapes", "usual"), ("--maxShapes", "largest"))
+_ENDS = ("--minShapes", "--optShapes", "--maxShapes")
+
+TOOL = "trtexec"
+WHERE = "${TRTEXEC:-/usr/src/tensorrt/bin/trtexec}"
+"""For a shell: where JetPack puts it, which is not on the path, unless ``TRTEXEC`` says another."""
 
 
 def command_lines(bundle: Bundle, version: str, output: Path | None = None) -> tuple[Command, ...]:
@@ -39,7 +43,7 @@ def command_lines(bundle: Bundle, version: str, output: Path | None = None) -> t
 
 def spelled(command: Command) -> str:
     """For a shell, one argument a line."""
-    return " \\\n  ".join(shlex.quote(argument) for argument in command)
+    return " \\\n  ".join([WHERE, *map(shlex.quote, command[1:])])
 
 
 def flags_of(version: str) -> frozenset[str]:
@@ -66,7 +70,7 @@ def _command(bundle: Bundle, graph: Graph, version: str, flags: frozenset[str], 
     if "builder_level" in options:
         told.append(f"--builderOptimizationLevel={options['builder_level']}")
     told.append(f"--timingCacheFile={output / f'tensorrt-{version}.timings'}")
-    command = ("trtexec", *told, *_types(graph, flags), *_profiles(graph, flags), "--skipInference")
+    command = (TOOL, *told, *_types(graph, flags), *_profiles(graph, flags), "--skipInference")
     unknown = [flag for flag in command[1:] if flag.partition("=")[0] not in flags]
     assert not unknown, f"trtexec {version} has no {unknown}"
     return command
@@ -84,26 +88,14 @@ def _types(graph: Graph, flags: frozenset[str]) -> Iterator[str]:
 
 
 def _profiles(graph: Graph, flags: frozenset[str]) -> Iterator[str]:
-    varying = [port for port in inputs_of(graph) if any(isinstance(size, str) for size in port.shape)]
-    if not varying:
-        return
-    _check_ranges(graph, varying)
-    profiles = graph.profiles if "--profile" in flags else (_widest(graph.profiles),)
-    for number, spans in enumerate(profiles):
-        if len(profiles) > 1:
+    shapes = shapes_of(graph)
+    if len(shapes) > 1 and "--profile" not in flags:
+        shapes = shapes_of(graph, (_widest(graph.profiles),))
+    for number, profile in enumerate(shapes):
+        if len(shapes) > 1:
             yield f"--profile={number}"
-        for flag, end in _ENDS:
-            yield f"{flag}={','.join(_shape(port, spans, end) for port in varying)}"
-
-
-def _check_ranges(graph: Graph, varying: Iterable[Port]) -> None:
-    for port in varying:
-        words = {size for size in port.shape if isinstance(size, str)}
-        if not graph.profiles or any(words - spans.keys() for spans in graph.profiles):
-            raise BackendError(
-                f"`{graph.component}` gives no range for a size of `{port.name}` [{', '.join(map(str, port.shape))}]",
-                hint="export the model again for a Jetson target",
-            )
+        for end, flag in enumerate(_ENDS):
+            yield f"{flag}={','.join(_spelled(name, ends[end]) for name, ends in profile.items())}"
 
 
 def _widest(profiles: tuple[Spans, ...]) -> Spans:
@@ -117,9 +109,8 @@ def _widest(profiles: tuple[Spans, ...]) -> Spans:
     }
 
 
-def _shape(port: Port, spans: Spans, end: str) -> str:
-    sizes = (str(size if isinstance(size, int) else getattr(spans[size], end)) for size in port.shape)
-    return f"{port.name}:{'x'.join(sizes)}"
+def _spelled(name: str, shape: Shape) -> str:
+    return f"{name}:{'x'.join(map(str, shape))}"
 
 
 @cache

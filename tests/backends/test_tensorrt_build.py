@@ -253,22 +253,23 @@ class TestTimings:
         assert "cannot be kept" in caplog.text and (not error or error.args[-1] in caplog.text)
 
 
-class TestProgress:
-    STEP, START, END = "step_complete", "phase_start", "phase_finish"
-    ODD = {
-        "two of one name": [(START, "a", None, 2), (START, "a", None, 2), (END, "a"), (STEP, "a", 0), (END, "a")],
-        "an end without a start": [(END, "a"), (START, "b", "a", 1), (END, "b")],
-        "a step without a start": [(STEP, "a", 3), (START, "a", None, 4), (END, "a")],
-        "a phase in itself": [(START, "a", "a", 2), (STEP, "a", 0), (END, "a")],
-        "two in each other": [(START, "a", "b", 2), (START, "b", "a", 2), (STEP, "a", 0), (END, "b"), (END, "a")],
-        "no steps": [(START, "a", None, 0), (STEP, "a", 0), (END, "a")],
-    }
+STEP, START, END = "step_complete", "phase_start", "phase_finish"
+ODD = {
+    "two of one name": [(START, "a", None, 2), (START, "a", None, 2), (END, "a"), (STEP, "a", 0), (END, "a")],
+    "an end without a start": [(END, "a"), (START, "b", "a", 1), (END, "b")],
+    "a step without a start": [(STEP, "a", 3), (START, "a", None, 4), (END, "a")],
+    "a phase in itself": [(START, "a", "a", 2), (STEP, "a", 0), (END, "a")],
+    "two in each other": [(START, "a", "b", 2), (START, "b", "a", 2), (STEP, "a", 0), (END, "b"), (END, "a")],
+    "no steps": [(START, "a", None, 0), (STEP, "a", 0), (END, "a")],
+}
 
+
+class TestProgress:
     @pytest.mark.parametrize("name", ODD)
     def test_phases_that_nobody_expects_raise_nothing(self, name, one):
         told = []
         monitor = _tensorrt_build._monitor(one.tensorrt, lambda phase, part: told.append(part))
-        for method, *arguments in self.ODD[name]:
+        for method, *arguments in ODD[name]:
             getattr(monitor, method)(*arguments)
         assert told and all(0 <= part <= 1 for part in told)
 

@@ -1,7 +1,7 @@
 """Command lines for trtexec, checked against the spellings of every version that is known."""
 
 import json
-import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -103,9 +103,13 @@ def test_a_version_with_one_profile_gets_one_that_holds_all():
     assert "--maxShapes=input_ids:1x16,position_ids:1x16,attention_bias:1x1x16x32" in command
 
 
-def test_a_size_without_a_range_is_refused_by_name():
-    with pytest.raises(BackendError, match=r"`decoder` gives no range for a size of `input_ids` \[1, length\]"):
-        lines("10.3", replace(DECODER, profiles=({},)))
+@pytest.mark.parametrize("version", ["8.6", "10.3"])
+@pytest.mark.parametrize("profiles", [(), ({},), ({"length": Span(1, 1, 1)}, {})])
+def test_a_size_without_a_range_is_refused_by_name_and_in_the_words_of_a_build(version, profiles):
+    with pytest.raises(
+        BackendError, match=r"build `decoder`: no range is given for a size of `input_ids` \[1, length\]"
+    ):
+        lines(version, replace(DECODER, profiles=profiles))
 
 
 @pytest.mark.parametrize(
@@ -121,6 +125,24 @@ def test_what_is_no_known_version_is_refused(version):
         flags_of(version)
 
 
-def test_a_shell_reads_back_what_was_meant():
+def in_shell(command, tmp_path):
+    """What a tool that prints its arguments is given, if it is put where the line looks for it."""
+    tool = tmp_path / "tool"
+    tool.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    tool.chmod(0o755)
+    shown = subprocess.run(
+        ["sh", "-c", spelled(command)], env={"TRTEXEC": str(tool)}, capture_output=True, text=True, check=True
+    )
+    return shown.stdout.splitlines()
+
+
+def test_a_shell_reads_back_what_was_meant(tmp_path):
     (command,) = lines("10.3", VISION, path="my $(bundle) 'x'.bundle")
-    assert tuple(shlex.split(spelled(command).replace("\\\n", ""))) == command
+    assert in_shell(command, tmp_path) == [*command[1:]]
+
+
+def test_the_tool_is_looked_for_where_jetpack_puts_it():
+    (command,) = lines("10.3", VISION)
+    assert command[0] == "trtexec"
+    shown = subprocess.run(["sh", "-c", f"echo {spelled(command)}"], env={}, capture_output=True, text=True, check=True)
+    assert shown.stdout.split()[0] == "/usr/src/tensorrt/bin/trtexec"
