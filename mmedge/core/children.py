@@ -50,7 +50,7 @@ def started(command: Sequence[str]) -> Iterator[Child]:
     """
     with tempfile.TemporaryFile() as complaints:
         process = subprocess.Popen(
-            [*command, str(os.getpid())],
+            [*_away_from_here(command), str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=complaints,
@@ -91,6 +91,18 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     for pipe in filter(None, (process.stdin, process.stdout)):
         with suppress(BrokenPipeError):  # an order that nobody took
             pipe.close()
+
+
+def _away_from_here(command: Sequence[str]) -> list[str]:
+    """A module (``python -m name``) run without the current folder, which Python before 3.11 always searches first."""
+    if len(command) < 3 or command[1] != "-m":
+        return [*command]
+    python, _, name, *rest = command
+    program = (
+        "import sys; sys.path[:] = [entry for entry in sys.path if entry]; "
+        f"import runpy; runpy.run_module({name!r}, run_name='__main__', alter_sys=True)"
+    )
+    return [python, "-c", program, *rest]
 
 
 def _environment() -> dict[str, str]:
