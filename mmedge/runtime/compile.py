@@ -14,11 +14,11 @@ from mmedge.core import board
 from mmedge.core.backend import Backend, Options
 from mmedge.core.bundle import Bundle, Graph
 from mmedge.core.machine import free_memory
-from mmedge.errors import BackendError
-from mmedge.runtime.building import Moment, build_apart
+from mmedge.errors import BackendError, BundleError, ResourceError
+from mmedge.runtime.building import BuildKilled, Moment, build_apart
 from mmedge.runtime.choose import choose
 from mmedge.runtime.device import Device, this_device
-from mmedge.runtime.ready import Entry, entry, size_of
+from mmedge.runtime.ready import Entry, entry, replaying, size_of
 from mmedge.runtime.verify import Check, Verification, verify
 
 TIMES_WEIGHTS = 4
@@ -95,7 +95,9 @@ def steps(bundle: Bundle, backend: str | None = None) -> tuple[Here, tuple[Step,
     Raises:
         UsageError: no backend has this name.
         BackendError: none of the target's engines can be used here.
+        BundleError: there is nothing to replay.
     """
+    _check_samples(bundle)
     engines = choose(bundle, backend, retry=True)
     found = tuple(_step(bundle, graph, engines[graph.component]) for graph in bundle.manifest.graphs)
     return _here(bundle, engines, found), found
@@ -106,8 +108,9 @@ def compile_bundle(
 ) -> Compilation:
     """Compile what is not ready, one graph at a time in a process of its own, and replay the golden samples.
 
-    What disagrees with them is removed, and not made again until this is called again. ``builder_mb`` is how much
-    memory a build may take, MiB, instead of what the target says; 0 means all there is.
+    Nothing is opened before everything is built: what is open takes memory that a build may need. What disagrees with
+    the samples is removed, and not made again until this is called again. ``builder_mb`` is how much memory a build may
+    take, MiB, instead of what the target says; 0 means all there is.
 
     Raises:
         UsageError: no backend has this name.
@@ -115,14 +118,61 @@ def compile_bundle(
         BundleError: a file is not what the manifest says, or there is nothing to replay.
         ResourceError: a build takes too much memory, or the disk is full.
     """
+    _check_samples(bundle)
     engines = choose(bundle, backend, retry=True, aloud=False)
     here = _here(bundle, engines, [_step(bundle, graph, engines[graph.component]) for graph in bundle.manifest.graphs])
     for warning in here.warnings:
         watcher.warn(warning)
     limited = bundle if builder_mb is None else _with_options(bundle, {"builder_mb": builder_mb})
-    made = tuple(_make(limited, graph, engines[graph.component], watcher) for graph in bundle.manifest.graphs)
-    found = verify(bundle, backend=backend, threads=threads, progress=watcher.replay)
-    return Compilation(here, made, found, _refuse(bundle, engines, found))
+    pairs = [(graph, engines[graph.component]) for graph in bundle.manifest.graphs]
+    built = [_make(limited, graph, engine, watcher) for graph, engine in pairs]
+    made = tuple(
+        _opened(limited, graph, engine, each, watcher) for (graph, engine), each in zip(pairs, built, strict=True)
+    )
+    found = _replay(bundle, engines, threads, watcher)
+    refused = _refuse(bundle, engines, found)
+    _mark(bundle, engines, found, refused)
+    return Compilation(here, made, found, refused)
+
+
+def _check_samples(bundle: Bundle) -> None:
+    """
+    Raises:
+        BundleError: nothing can tell whether what is compiled is right.
+    """
+    if not bundle.manifest.golden:
+        raise BundleError(
+            f"bundle `{bundle.path}` has no golden samples: what is compiled of it cannot be checked",
+            hint="export the bundle again; or choose an engine that opens it as it is, with --backend onnxruntime",
+        )
+
+
+def _replay(bundle: Bundle, engines: dict[str, Backend], threads: int, watcher: Watcher) -> Verification:
+    """The samples asked of these engines, and no others.
+
+    Raises:
+        ResourceError: another engine answered instead.
+    """
+    names = {component: engine.name for component, engine in engines.items()}
+    only = next(iter(names.values())) if len({*names.values()}) == 1 else None
+    with replaying():
+        found = verify(bundle, backend=only, threads=threads, progress=watcher.replay)
+    for component, name in names.items():
+        if (answered := found.backends[component]) != name:
+            raise ResourceError(
+                f"`{component}` cannot be opened by {name} beside the other graphs: {answered} answered instead",
+                hint="end what else runs, and try again",
+            )
+    return found
+
+
+def _mark(bundle: Bundle, engines: dict[str, Backend], found: Verification, refused: dict[str, str]) -> None:
+    """Remember which answered as they should."""
+    wrong = {check.what for check in found.checks if not check.passed} | refused.keys()
+    for graph in bundle.manifest.graphs:
+        kept = entry(bundle, graph, engines[graph.component])
+        if kept and graph.component not in wrong:
+            kept.mark_replayed()
 
 
 def _step(bundle: Bundle, graph: Graph, backend: Backend) -> Step:
@@ -178,7 +228,6 @@ def _make(bundle: Bundle, graph: Graph, backend: Backend, watcher: Watcher) -> M
         made = Made(graph.component, backend.name, "as it is", str(bundle.file(graph.file)))
     elif artifact := kept.artifact():
         kept.forgive()
-        _try_opening(kept, artifact)
         made = Made(graph.component, backend.name, "kept", str(artifact))
     else:
         kept.forgive()
@@ -201,20 +250,34 @@ def _compile(kept: Entry, step: Step, watcher: Watcher) -> Made:
 
     try:
         artifact = kept.make(build)
+    except BuildKilled:
+        raise
     except BackendError as error:
         kept.refuse(error.message, wrong=False)
         raise
-    _try_opening(kept, artifact)
     return Made(step.component, step.engine, "compiled", str(artifact), last.seconds, last.peak_mb)
 
 
-def _try_opening(kept: Entry, artifact: Path) -> None:
-    """So that it is known which of them cannot be opened, and every later start falls back."""
+def _opened(bundle: Bundle, graph: Graph, backend: Backend, made: Made, watcher: Watcher) -> Made:
+    """What was made, once it is known that it can be opened; one that was kept and cannot be is compiled again.
+
+    Raises:
+        BackendError: it cannot be opened although it was compiled now; every later start falls back.
+    """
+    kept = entry(bundle, graph, backend)
+    if not kept:
+        return made
     try:
-        kept.backend.open(kept.graph, artifact, options=kept.bundle.manifest.target.options).close()
+        backend.open(graph, Path(made.path), options=bundle.manifest.target.options).close()
+        return made
     except BackendError as error:
-        kept.refuse(error.message, wrong=False)
-        raise
+        if made.state == "kept":
+            kept.discard()
+        if made.state != "kept" or kept.artifact():  # which is someone else's, and stays
+            kept.refuse(error.message, wrong=False)
+            raise
+        watcher.warn(f"what was kept of `{graph.component}` cannot be opened, compiling it again: {error.message}")
+    return _opened(bundle, graph, backend, _make(bundle, graph, backend, watcher), watcher)
 
 
 def _refuse(bundle: Bundle, engines: dict[str, Backend], found: Verification) -> dict[str, str]:

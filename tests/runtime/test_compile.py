@@ -1,5 +1,6 @@
 """Bundles made ready on an engine that is a plugin, and asked afterwards."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -13,7 +14,8 @@ from msgspec.structs import replace
 
 from mmedge.core.children import _environment
 from mmedge.core.target import Stack
-from mmedge.errors import BackendError, QualityError, ResourceError
+from mmedge.errors import BackendError, BundleError, QualityError, ResourceError
+from mmedge.runtime import compile
 from mmedge.runtime.choose import choose
 from mmedge.runtime.compile import _tight, _unlike, compile_bundle, steps
 from mmedge.runtime.ready import ready
@@ -120,13 +122,122 @@ def test_a_graph_that_the_engine_refuses_is_remembered(bundle, pretend):
     assert steps(bundle)[1][0].refused == "the graph has an operator that nobody knows"
 
 
-def test_what_cannot_be_opened_is_told_and_remembered(bundle, pretend):
+def test_what_cannot_be_opened_even_if_compiled_again_is_told_and_remembered(bundle, pretend):
     compile_bundle(bundle, Notes())
     pretend("PRETEND", "closed decoder")
     with pytest.raises(BackendError, match="cannot open `decoder`"):
-        compile_bundle(bundle, Notes())
+        compile_bundle(bundle, notes := Notes())
+    assert notes.begun == ["decoder"]
     encoder, decoder = steps(bundle)[1]
     assert (encoder.state, encoder.refused) == ("ready", "") and "cannot open `decoder`" in decoder.refused
+
+
+@pytest.fixture
+def opening(bundle, monkeypatch):
+    """``opening(look)``: ``look(graph, artifact)`` is called before the engine opens something."""
+    from pretend import Pretend
+
+    was = Pretend.open
+
+    def put(look):
+        def opened(engine, graph, artifact, threads=0, options=None):
+            look(graph, artifact)
+            return was(engine, graph, artifact, threads, options)
+
+        monkeypatch.setattr(Pretend, "open", opened)
+
+    return put
+
+
+def test_what_was_kept_and_cannot_be_opened_is_compiled_again_in_the_same_run(bundle, opening):
+    first = compile_bundle(bundle, Notes())
+    broken = os.stat(first.made[1].path).st_ino
+
+    def look(graph, artifact):
+        if os.stat(artifact).st_ino == broken:
+            raise BackendError("the plan is of another driver")
+
+    opening(look)
+    again = compile_bundle(bundle, notes := Notes())
+    assert again.passed and [made.state for made in again.made] == ["kept", "compiled"]
+    assert any("cannot be opened, compiling it again: the plan is of another" in line for line in notes.lines)
+
+
+def test_nothing_is_opened_before_everything_is_built(bundle, opening):
+    notes, built = Notes(), []
+    opening(lambda graph, artifact: built.append(len(notes.ended)))
+    compile_bundle(bundle, notes)
+    assert set(built) == {2} and len(built) == 4  # each alone, and then all for the replay
+
+
+def test_a_bundle_that_cannot_be_checked_is_refused_before_anything_is_built(bundle):
+    unchecked = dataclasses.replace(bundle, manifest=replace(bundle.manifest, golden=()))
+    for act in (lambda: compile_bundle(unchecked, Notes()), lambda: steps(unchecked)):
+        with pytest.raises(BundleError, match="has no golden samples: what is compiled of it cannot be checked"):
+            act()
+    assert not bundle.path.with_name("small.bundle.ready").exists()
+
+
+def test_what_was_compiled_counts_as_checked_only_once_it_answered_right(bundle, pretend, monkeypatch, caplog):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    def told():
+        caplog.clear()
+        for graph in bundle.manifest.graphs:
+            ready(bundle, graph, choose(bundle)[graph.component])
+        return [line.split()[0] for line in caplog.messages if "never asked the golden samples" in line]
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("mmedge.runtime.compile.verify", stopped)
+        compile_bundle(bundle, Notes())
+    assert told() == ["`encoder`", "`decoder`"]
+    caplog.clear()
+    assert compile_bundle(bundle, Notes()).passed and not caplog.messages
+    assert told() == []
+
+
+def test_an_answer_of_another_engine_is_no_check_of_this_one(bundle, opening, monkeypatch):
+    """Each can be opened alone, and not both."""
+    was = compile.verify
+    monkeypatch.setattr(
+        compile,
+        "verify",
+        lambda *arguments, **named: replace(was(*arguments, **named), backends={"encoder": "x", "decoder": "x"}),
+    )
+    with pytest.raises(ResourceError, match="`encoder` cannot be opened by pretend beside the other graphs: x"):
+        compile_bundle(bundle, Notes())
+    assert not [*bundle.path.with_name("small.bundle.ready").rglob("replayed")]
+
+
+def test_memory_for_one_graph_but_not_for_both_is_no_answer_of_another_engine(bundle, opening):
+    opened = []
+
+    def look(graph, artifact):
+        opened.append(graph.component)
+        if len(opened) == 4:
+            raise ResourceError("no room for both")
+
+    opening(look)
+    with pytest.raises(ResourceError, match="no room for both"):
+        compile_bundle(bundle, Notes())
+
+
+def test_a_disagreement_is_told_where_the_refusal_cannot_be_kept(bundle, pretend, opening, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    place = bundle.path.with_name("small.bundle.ready")
+    pretend("PRETEND", "wrong decoder")
+    was = compile.verify
+
+    def then_close(*arguments, **named):
+        found = was(*arguments, **named)
+        place.rename(place.with_name("away"))
+        place.write_text("in the way")
+        return found
+
+    monkeypatch.setattr(compile, "verify", then_close)
+    found = compile_bundle(bundle, Notes())
+    assert not found.passed and found.refused["decoder"].startswith("cosine -1")
 
 
 def test_memory_that_may_not_do_is_told_before(bundle):
