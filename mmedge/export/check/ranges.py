@@ -11,6 +11,7 @@ import onnx_ir
 from onnx_ir import DataType
 
 from mmedge.errors import BundleError
+from mmedge.export import half
 from mmedge.export.check.findings import Finding, Headroom
 from mmedge.export.check.follow import MOVES
 from mmedge.export.check.opened import Opened, constant, is_fixed
@@ -18,14 +19,16 @@ from mmedge.export.check.opened import Opened, constant, is_fixed
 FOLDER = "ranges"
 """Of a bundle: ``<component>.json`` has the largest absolute value of each tensor on the calibration data."""
 
-SAFE = 8_000.0
-"""What the device sees may be several times what calibration saw."""
+SAFE = half.LARGEST
 LARGEST = float(np.finfo(np.float16).max)
 SMALLEST = float(np.finfo(np.float16).tiny)
 """Below it, float16 loses digits."""
 
 MASK = -60_000.0
 """Two masks of such values add up to minus infinity, and a row of these to a NaN."""
+
+STEERED = "attention_bias"
+"""The input that is added to a decoder's scores: a number that stands for minus infinity (`CacheShape.steering`)."""
 
 NORMS = (
     *("LayerNormalization", "RMSNormalization", "InstanceNormalization", "GroupNormalization", "LpNormalization"),
@@ -58,8 +61,10 @@ def check_ranges(opened: Opened, ranges: Mapping[str, float] | None) -> Iterator
 
 
 def measure_headroom(opened: Opened, ranges: Mapping[str, float] | None) -> Headroom | None:
-    """None for a graph without float16 values, or without records of them."""
-    known = {value: _recorded(value, ranges) for value in _computed(opened)} if ranges else {}
+    """None for a graph without float16 values, or without records of them. Scores with a mask on them are left out:
+    theirs would be the mask's."""
+    computed = (value for value in _computed(opened) if not _is_masked(value))
+    known = {value: _recorded(value, ranges) for value in computed} if ranges else {}
     seen = {value: largest for value, largest in known.items() if largest is not None}
     if not seen:
         return None
@@ -108,6 +113,21 @@ def _check_recorded(opened: Opened, ranges: Mapping[str, float] | None) -> Itera
 def _computed(opened: Opened) -> Iterator[onnx_ir.Value]:
     """What is made of inputs; weights that are stored smaller are no larger than they were."""
     return (value for node in opened.nodes for value in node.outputs if _is_half(value) and not is_fixed(value))
+
+
+def _is_masked(value: onnx_ir.Value) -> bool:
+    """Whether it is the mask, or what the mask was added to."""
+    start = _unmoved(value)
+    node = start.producer()
+    added = node.inputs if node is not None and node.op_type == "Add" else ()
+    return any(each is not None and _unmoved(each).name == STEERED for each in (start, *added))
+
+
+def _unmoved(value: onnx_ir.Value) -> onnx_ir.Value:
+    """What was cast or moved to become ``value``."""
+    while (node := value.producer()) is not None and node.op_type in SAME and node.inputs[0] is not None:
+        value = node.inputs[0]
+    return value
 
 
 def _recorded(value: onnx_ir.Value, ranges: Mapping[str, float]) -> float | None:

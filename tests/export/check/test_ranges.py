@@ -88,6 +88,33 @@ def test_the_headroom_tells_the_largest_value_and_where_it_is_made(check):
     assert (headroom.values, headroom.recorded, headroom.largest, headroom.tensor) == (2, 2, 12.0, "a")
 
 
+MASKED = {
+    "cast": "b = Cast<to=10>(attention_bias) z = Add(x, b) y = Softmax(z)",
+    "added from the left": "b = Cast<to=10>(attention_bias) z = Add(b, x) y = Softmax(z)",
+    "moved": "b = Cast<to=10>(attention_bias) r = Identity(b) z = Add(x, r) m = Identity(z) y = Softmax(m)",
+    "in float32": "f = Cast<to=1>(x) s = Add(f, attention_bias) z = Cast<to=10>(s) y = Softmax(z)",
+}
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_scores_with_a_mask_on_them_do_not_hide_the_largest_value(name, check):
+    text = f"float16[1,4] x, float[1,4] attention_bias => float16[1,4] y {{ {MASKED[name]} }}"
+    ranges = {"x": 50.0, "attention_bias": 6_000.0, "s": 6_041.0, "z": 6_041.0, "y": 1.0}
+    (headroom,) = check(text, ranges=ranges, precision="float16").float16
+    assert (headroom.largest, headroom.tensor) == (1.0, "y")
+
+
+def test_masked_scores_that_leave_float16_are_found_all_the_same(check):
+    text = f"float16[1,4] x, float[1,4] attention_bias => float16[1,4] y {{ {MASKED['cast']} }}"
+    found = check(text, ranges={"x": 50.0, "z": 8_001.0, "y": 1.0}, precision="float16").of("error")
+    assert [each.check for each in found] == ["ranges/large"]
+
+
+def test_a_sum_without_the_mask_counts(check):
+    (headroom,) = check(half("y = Add(x, x)"), ranges={"x": 5.0, "y": 10.0}, precision="float16").float16
+    assert (headroom.largest, headroom.tensor) == (10.0, "y")
+
+
 def test_a_float32_graph_has_no_headroom_to_tell(check):
     assert check("float[1,4] x => float[1,4] y { y = Relu(x) }", ranges={"y": 3.0}).float16 == ()
 
