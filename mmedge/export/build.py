@@ -24,6 +24,7 @@ from mmedge.errors import UsageError
 from mmedge.export.agree import answer_greedily, compare_answers, compare_graphs, compare_preprocessing, judge
 from mmedge.export.calibrate import Recorder, Recording, record
 from mmedge.export.check.findings import refuse
+from mmedge.export.check.ranges import FOLDER as RANGES
 from mmedge.export.check.run import check_graphs
 from mmedge.export.decoder import close_decoder
 from mmedge.export.estimate import check_builder, too_large
@@ -42,11 +43,10 @@ from mmedge.media.image import decode_picture, read_picture
 from mmedge.runtime.engine import Engine
 from mmedge.runtime.pipeline import Pipeline
 
+OWN_PICTURES = "`--calibration FOLDER` with some of your own is safer"
+
 REFERENCE = "onnxruntime"
 """The backend that graphs are judged on while exporting, whatever the target runs them with."""
-
-RANGES = "ranges"
-"""Folder of a bundle: the largest absolute value that each tensor of a component had while float16 was prepared."""
 
 
 class Source(NamedTuple):
@@ -110,6 +110,8 @@ def export(
         rest = rest or tuple(Sample(example.name, example.picture, example.text) for example in examples)
         feeds, doubts = _calibrate(stages, plan, source, traced, rest, work, skip_bad)
         graphs, warnings = _quantize(stages, plan, traced, feeds, work, draft.folder)
+        if feeds and not samples:
+            doubts = (*doubts, f"float16 keeps in float32 what was large on {len(rest)} drawn pictures: {OWN_PICTURES}")
         warnings += (*((*doubts, *few) if feeds else ()), *_check(stages, plan, graphs, draft.folder))
         files = _judged_files(graphs, draft.folder, work)
         judgement = _judge(stages, plan, source, graphs, files, examples)

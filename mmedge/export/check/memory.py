@@ -16,12 +16,8 @@ from mmedge.core.ports import Port
 from mmedge.core.target import Target
 from mmedge.export.check.findings import Finding, MemoryPlan, Severity, Sum
 from mmedge.export.check.opened import Opened, constant, is_fixed
-
-MIB = 1 << 20
-
-BUILD_COPIES = 4
-"""Of the weights, while an engine is built: the file's, the parser's, the builder's and the engine's; 3 to 4 are
-reported."""
+from mmedge.export.decoder import MIB, SCRATCH
+from mmedge.runtime.compile import TIMES_WEIGHTS
 
 ENGINE_MB = {"tensorrt": (400, "assumed")}
 """Python, numpy and the libraries of the engine without any model. Assumed for TensorRT with CUDA: published runs of
@@ -29,11 +25,11 @@ models of less than 100 MB take 440 in all."""
 
 OTHER_ENGINE_MB = (130, "measured with ONNX Runtime")
 
-SCRATCH = 1.5
-"""Times the float16 weight of one product: what a builder asks for in one piece when it tries the product's kernels."""
-
 TIGHT = 0.9
 """Of the target's memory: a plan above it is doubted."""
+
+MARGIN = 0.1
+"""Of a context's values: what its kernels need besides, and the context itself. Only the engine could tell."""
 
 CACHE_BUFFERS = 2
 """Read from one, write to the other."""
@@ -113,17 +109,18 @@ def _to_build(graphs: Sequence[Opened], target: Target, base: Sum) -> Iterator[S
     largest = max(graphs, key=weights_mib)
     weights, workspace = weights_mib(largest), int(target.options.get("workspace_mb", 0))
     yield base
-    yield Sum(f"weights of {largest.component}", BUILD_COPIES * weights, f"{BUILD_COPIES} x {weights:,.1f}")
+    yield Sum(f"weights of {largest.component}", TIMES_WEIGHTS * weights, f"{TIMES_WEIGHTS} x {weights:,.1f}")
     yield Sum("builder's workspace", workspace, "the target's option `workspace_mb`")
 
 
 def _to_run(opened: Opened, graphs: Sequence[Opened]) -> Iterator[Sum]:
     graph = opened.graph
     yield Sum(f"weights of {graph.component}", weights_mib(opened), "bytes of its files")
-    for number, profile in enumerate(_largest(graph), 1):
-        sizes = opened.sized(profile)
-        name = f"{graph.component}, profile {number}" if len(graph.profiles) > 1 else graph.component
-        yield Sum(f"values of {name}", working_mib(opened, sizes), _alive(opened, profile, sizes))
+    values = [*_values(opened)]
+    yield from values
+    times = f" of each of {len(values)} contexts" if len(values) > 1 else ""
+    margin = MARGIN * sum(each.mib for each in values)
+    yield Sum(f"margin of {graph.component}", margin, f"assumed: {MARGIN:.0%} of the values{times}, for kernels")
     if (cache := graph.cache) and cache.capacity:
         item = np.dtype(cache.dtype).itemsize
         slots = cache.layers * 2 * cache.heads * cache.capacity * cache.head_dim
@@ -137,6 +134,15 @@ def _to_run(opened: Opened, graphs: Sequence[Opened]) -> Iterator[Sum]:
         largest = {word: size for profile in _largest(graph) for word, size in profile.items()}
         mib = sum(_port_mib(port, largest) for port in held)
         yield Sum(f"held for {graph.component}", mib, f"{len(held)} outputs of other graphs")
+
+
+def _values(opened: Opened) -> Iterator[Sum]:
+    """Of each context: an engine has one for each profile."""
+    component = opened.component
+    for number, profile in enumerate(_largest(opened.graph), 1):
+        sizes = opened.sized(profile)
+        name = f"{component}, profile {number}" if len(opened.graph.profiles) > 1 else component
+        yield Sum(f"values of {name}", working_mib(opened, sizes), _alive(opened, profile, sizes))
 
 
 def _alive(opened: Opened, profile: Mapping[str, int], sizes: Mapping[str, object]) -> str:

@@ -5,7 +5,8 @@ from msgspec.structs import replace
 
 from mmedge.core.ports import CacheShape, Port, Span
 from mmedge.export.check.findings import MemoryPlan, Sum
-from mmedge.export.check.memory import MIB, check_memory
+from mmedge.export.check.memory import check_memory
+from mmedge.export.decoder import MIB
 
 KIB = 1024
 
@@ -48,12 +49,25 @@ def test_sizes_that_vary_are_taken_at_their_largest_in_each_profile(check):
     run = check(text, profiles=profiles).memory.run
     assert parts(run)["values of part, profile 1"] == 2 / 256
     assert parts(run)["values of part, profile 2"] == 2
-    assert "at length 256" in run[-1].how
+    assert "at length 256" in next(part.how for part in run if part.what.endswith("profile 2"))
+
+
+def test_what_only_the_engine_could_tell_has_a_stated_margin(check):
+    (margin,) = (part for part in check(CHAIN).memory.run if part.what.startswith("margin"))
+    assert (margin.what, margin.mib) == ("margin of part", pytest.approx(0.2))
+    assert margin.how == "assumed: 10% of the values, for kernels"
+
+
+def test_the_margin_counts_every_context(check):
+    text = "float[length,1024] x => float[length,1024] y { a = Relu(x) y = Relu(a) }"
+    run = check(text, profiles=({"length": Span(1, 1, 1)}, {"length": Span(1, 64, 256)})).memory.run
+    assert run[-1].mib == pytest.approx(0.1 * (2 + 2 / 256))
+    assert run[-1].how == "assumed: 10% of the values of each of 2 contexts, for kernels"
 
 
 def test_what_cannot_be_sized_is_told(check):
     run = check("float[8] x => int64[1,n] y { y = NonZero(x) }").memory.run
-    assert run[-1].how == "alive at once, 1 of unknown size"
+    assert run[-2].how == "alive at once, 1 of unknown size"
 
 
 def test_a_cache_is_there_twice_with_its_factors_shown(check, device):
