@@ -41,7 +41,7 @@ class Answering:
     animated: Literal["first", "reject"] = "first"
     """Of an animated picture, look at the first frame, or refuse it."""
     json: bool = False
-    """One JSON object per answer: text, tokens, milliseconds per stage, warnings."""
+    """One JSON object per answer: text, tokens, milliseconds per stage, warnings, the engine of each graph."""
 
 
 def answer_all(task: str, bundle: Path, pictures: Sequence[str], text: str | None, options: Answering) -> int:
@@ -58,7 +58,7 @@ def answer_all(task: str, bundle: Path, pictures: Sequence[str], text: str | Non
     with load(bundle, backend=options.backend, threads=options.threads) as pipeline:
         _check_task(pipeline, task)
         for name in names:
-            printer = Printer(name if len(names) > 1 else None, options.json)
+            printer = Printer(name if len(names) > 1 else None, options.json, pipeline.backends)
             try:
                 answer = pipeline.answer(
                     task,
@@ -81,8 +81,9 @@ def answer_all(task: str, bundle: Path, pictures: Sequence[str], text: str | Non
 class Printer:
     """Answers on standard output: streamed to a terminal, one line each; or one JSON object each."""
 
-    def __init__(self, label: str | None, json: bool) -> None:
+    def __init__(self, label: str | None, json: bool, engines: dict[str, str]) -> None:
         self.label = label
+        self.engines = engines
         self.json = json
         self.live = not json and sys.stdout.isatty()
         self.started = False
@@ -105,7 +106,8 @@ class Printer:
         import msgspec
 
         if self.json:
-            print(msgspec.json.encode({"picture": _told(name), **msgspec.structs.asdict(answer)}).decode(), flush=True)
+            told = {"picture": _told(name), **msgspec.structs.asdict(answer), "engines": self.engines}
+            print(msgspec.json.encode(told).decode(), flush=True)
             return
         if self.live:
             print()

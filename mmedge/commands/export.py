@@ -42,9 +42,12 @@ def export(
     """
     import msgspec
 
+    from mmedge.core import find
     from mmedge.core.writing import new_bundle
     from mmedge.needs import needs
 
+    if target:
+        find.target(target)
     with new_bundle(output, force=force):
         pass  # what cannot be written is refused at once, not after the seconds that importing torch takes
     with needs("export"):

@@ -78,12 +78,17 @@ def choose_recipe(
     precision: str | None = None,
     calibration: Path | str | None = None,
 ) -> tuple[Recipe, Path | None]:
-    """The recipe with the given fields replaced, and the folder its calibration files are looked up beside."""
+    """The recipe with the given fields replaced, and the folder its calibration files are looked up beside.
+
+    Precisions are chosen for a device: a recipe that was not asked for by name keeps its own for its own target.
+    """
     path = _recipe_file(recipe) if recipe else _own_recipe(model)
     request = load_recipe(path) if path else Recipe(name=_name_of(model), model=model)
     changes: dict[str, Any] = {"model": model}
     if target:
         changes["target"] = target
+        if not recipe and find.target(target).name != find.target(request.target).name:
+            changes |= {"precision": None, "component": (), "accept": None}
     if precision:
         changes |= {"precision": precision, "component": ()}
     if calibration:

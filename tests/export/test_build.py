@@ -204,6 +204,13 @@ def test_options_replace_fields_of_the_recipe(tmp_path):
     assert recipe.precision == "float32" and recipe.component == () and recipe.accept is None
 
 
+def test_the_precisions_of_a_recipe_that_nobody_named_are_for_its_own_target():
+    own, other = (choose_recipe("builtin:scenes", target=target)[0] for target in ("cpu", "jetson"))
+    assert (own.precision, other.precision) == ("int8", None) and other.calibration == own.calibration
+    assert choose_recipe("builtin:scenes", "scenes", target="jetson")[0].precision == "int8"
+    assert choose_recipe("builtin:scenes", target="jetson", precision="int8")[0].precision == "int8"
+
+
 def export_apart(checkpoint: Path, output: Path, *arguments: str, **environment: str) -> None:
     """Export in a process of its own."""
     command = [sys.executable, "-m", "mmedge", "export", str(checkpoint), "-o", str(output), *arguments]
