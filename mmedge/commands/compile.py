@@ -48,11 +48,13 @@ def compile(
     from mmedge.errors import UsageError
     from mmedge.runtime.compile import compile_bundle, steps
 
-    opened = open_bundle(bundle)
-    if version and not trtexec:
+    if version is not None and not trtexec:
         raise UsageError("--version says which TensorRT --trtexec is for, and has no meaning without it")
+    if trtexec:
+        _check_alone(backend=backend is not None, builder_mb=builder_mb is not None, threads=threads, dry_run=dry_run)
     if builder_mb is not None and builder_mb < 0:
         raise UsageError(f"--builder-mb is {builder_mb}, it must be at least 0")
+    opened = open_bundle(bundle)
     if trtexec:
         return _show_trtexec(opened, version, as_json=json)
     if dry_run:
@@ -60,6 +62,17 @@ def compile(
     with ProgressLines() as watcher:
         found = compile_bundle(opened, watcher, backend=backend, builder_mb=builder_mb, threads=threads)
     return _show_result(opened, found, as_json=json)
+
+
+def _check_alone(**given: object) -> None:
+    """
+    Raises:
+        UsageError: an option has no meaning for command lines that are only printed.
+    """
+    from mmedge.errors import UsageError
+
+    if names := [f"--{name.replace('_', '-')}" for name, value in given.items() if value]:
+        raise UsageError(f"--trtexec only prints command lines, {' and '.join(names)} cannot be given with it")
 
 
 class ProgressLines:

@@ -79,7 +79,7 @@ def candidates(target: Target, role: str) -> tuple[str, ...]:
 
 def _open_first(bundle: Bundle, opener: Opener) -> tuple[dict[str, Backend], dict[str, Session]]:
     tried: _Tried = {}
-    told: set[str] = set()
+    told: set[tuple[str, ...]] = set()
     found = _search(bundle, tried)
     while True:
         _tell(bundle, found, told)
@@ -171,21 +171,17 @@ def _check_usable(bundle: Bundle, graphs: list[Graph], backend: Backend, retry: 
             raise refused(kept, refusal)
 
 
-def _tell(bundle: Bundle, found: dict[str, _Found], told: set[str]) -> None:
-    """One line for every engine that was passed over, however many graphs it was to run, unless it was ``told``."""
-    passed_over: dict[tuple[str, str], list[str]] = {}
-    reasons: dict[tuple[str, str], str] = {}
+def _tell(bundle: Bundle, found: dict[str, _Found], told: set[tuple[str, ...]]) -> None:
+    """One line for every engine that was passed over, however many graphs it was to run, without those ``told``."""
+    lines: dict[tuple[str, str], tuple[list[str], str]] = {}
     for graph in bundle.manifest.graphs:
         chosen = found[graph.role]
         for name, problem in chosen.passed_over.items():
-            pair = (chosen.backend.name, name)
-            passed_over.setdefault(pair, []).append(f"`{graph.component}`")
-            reasons.setdefault(pair, _short(problem))
-    for (instead, name), components in passed_over.items():
-        line = f"{instead} runs {', '.join(components)} instead of {name}: {reasons[instead, name]}"
-        if line not in told:
-            told.add(line)
-            _log.warning("%s", line)
+            if (what := (graph.component, chosen.backend.name, name)) not in told:
+                told.add(what)
+                lines.setdefault(what[1:], ([], _short(problem)))[0].append(f"`{graph.component}`")
+    for (instead, name), (components, why) in lines.items():
+        _log.warning("%s runs %s instead of %s: %s", instead, ", ".join(components), name, why)
 
 
 def _short(problem: MmedgeError) -> str:

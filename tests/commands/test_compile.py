@@ -81,7 +81,28 @@ def test_an_engine_that_is_asked_for_and_missing_exits_5(mmedge, captioner):
     assert shown.code == 5 and "CPU only" in shown.err
 
 
-@pytest.mark.parametrize("arguments", [("--version", "10.3"), ("--builder-mb", -1)])
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--version", "10.3"), "no meaning without"),
+        (("--version", ""), "no meaning without"),
+        (("--builder-mb", -1), "at least 0"),
+        (("--trtexec", "--backend", "onnxruntime"), "--backend cannot be given"),
+        (("--trtexec", "--builder-mb", 0), "--builder-mb cannot be given"),
+        (("--trtexec", "--threads", 1, "--dry-run"), "--threads and --dry-run cannot be given"),
+    ],
+)
+def test_options_that_mean_nothing_are_usage_errors(arguments, told, mmedge, tmp_path):
+    shown = mmedge("compile", tmp_path / "none.bundle", *arguments)
+    assert shown.code == 2 and told in shown.err
+
+
 @slow
-def test_options_that_mean_nothing_are_usage_errors(arguments, mmedge, captioner):
-    assert mmedge("compile", captioner, *arguments).code == 2
+def test_a_bundle_that_cannot_be_checked_is_refused_before_anything_is_built(mmedge, for_openvino):
+    manifest = open_bundle(for_openvino).manifest
+    for name in (MANIFEST, SEAL):
+        (for_openvino / name).unlink()
+    write_manifest(for_openvino, msgspec.structs.replace(manifest, golden=()))
+    shown = mmedge("compile", for_openvino)
+    assert shown.code == 4 and "no golden samples" in shown.err
+    assert not for_openvino.with_name("tiny.bundle.ready").exists()

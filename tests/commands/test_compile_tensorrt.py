@@ -97,7 +97,7 @@ def test_an_engine_that_disagrees_is_removed_by_how_much_and_where_is_told(bundl
     assert "for golden/0, the bound is 0.99" in shown.stderr
     assert all(name.endswith(".refused") for name in entries(bundle))
     answer = on_jetson("caption", bundle, PICTURE)
-    assert answer.returncode == 0 and "onnxruntime runs `decoder` instead of tensorrt" in answer.stderr
+    assert answer.returncode == 0 and "onnxruntime runs `encoder`, `decoder` instead of tensorrt" in answer.stderr
     assert on_jetson("caption", bundle, PICTURE, "--backend", "tensorrt").returncode == 7
     assert on_jetson("compile", bundle).returncode == 0
     assert not on_jetson("caption", bundle, PICTURE).stderr
@@ -121,12 +121,29 @@ def test_opening_compiles_too_and_says_how_to_do_it_ahead(bundle, on_jetson):
     answer = on_jetson("caption", bundle, PICTURE)
     assert answer.returncode == 0 and f"`mmedge compile {bundle}` does it ahead" in answer.stderr
     assert len(entries(bundle)) == 2
+    assert on_jetson("caption", bundle, PICTURE).stderr.count("never asked the golden samples") == 2
+    on_jetson("compile", bundle)
+    assert not on_jetson("caption", bundle, PICTURE).stderr
 
 
 def test_a_graph_that_cannot_be_built_while_opening_is_answered_by_a_fall_back_at_once(bundle, on_jetson):
     answer = on_jetson("caption", bundle, PICTURE, build_error="Could not find any implementation")
     assert answer.returncode == 0 and answer.stdout
     assert "onnxruntime runs `decoder` instead of tensorrt" in answer.stderr
+
+
+def test_memory_that_runs_out_at_the_first_answer_is_answered_by_a_fall_back_and_tried_again(bundle, on_jetson):
+    story = "Error Code 2: OutOfMemory (Requested size was 536870912 bytes.)"
+    answer = on_jetson("caption", bundle, PICTURE, build_error=story)
+    assert answer.returncode == 0 and answer.stdout and "with more memory free, `mmedge compile" in answer.stderr
+    assert "instead" not in on_jetson("caption", bundle, PICTURE).stderr and len(entries(bundle)) == 2
+
+
+def test_memory_that_does_not_do_for_what_was_built_is_answered_by_a_fall_back(bundle, on_jetson):
+    on_jetson("compile", bundle)
+    answer = on_jetson("caption", bundle, PICTURE, memory_mb=0)
+    assert answer.returncode == 0 and answer.stdout and answer.stderr.count("instead of tensorrt") <= 2
+    assert not on_jetson("caption", bundle, PICTURE).stderr
 
 
 def test_without_a_gpu_another_engine_answers_aloud(bundle, on_jetson):

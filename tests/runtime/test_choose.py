@@ -146,6 +146,15 @@ def test_what_is_kept_and_cannot_be_opened_now_is_passed_over_for_this_time_only
     assert names(open_chosen(made, None, opener_of(made))[0])["decoder"] == "pretend"
 
 
+def test_what_was_told_of_one_graph_is_not_told_again_when_the_next_one_fails(bundle, pretend, sound, caplog):
+    made = bundle()
+    pretend("PRETEND_ENCODER", "refuse")
+    pretend("PRETEND_DECODER", "refuse")
+    open_chosen(made, None, opener_of(made))
+    told = [line.partition(":")[0] for line in caplog.messages if "instead" in line]
+    assert told == [f"onnxruntime runs `{component}` instead of pretend" for component in ("encoder", "decoder")]
+
+
 def test_a_build_without_memory_is_passed_over_and_tried_again_by_the_next_start(bundle, pretend, sound, caplog):
     made = bundle()
     pretend("PRETEND_DECODER", "killed")
