@@ -21,8 +21,8 @@ def pack(
 ) -> None:
     """Put a bundle and everything that installs it on a device into one archive.
 
-    The archive has the bundle, the packages that are needed to the digit, an install script for a device without a
-    network, and a file that makes a container of the same. It is the same for the same content.
+    The archive has the bundle, mmedge itself, the packages that it needs to the digit, an install script for a device
+    without a network, and a file that makes a container of the same. It is the same for the same content.
 
     Args:
         bundle: A folder that `mmedge export` wrote.
@@ -43,5 +43,6 @@ def pack(
         return
     for warning in packed.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    print(f"{packed.path}  {packed.size / 1e6:.1f} MB, {packed.files} files, {packed.wheels} of them wheels")
+    content = f"{packed.files} files, mmedge and {packed.wheels} other wheels among them"
+    print(f"{packed.path}  {packed.size / 1e6:.1f} MB, {content}")
     print(f"sha256 {packed.sha256}")

@@ -23,7 +23,7 @@ _INFO = f"mmedge-{__version__}.dist-info"
 _FORMAT = b"Wheel-Version: 1.0\nGenerator: mmedge\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 _WHEN = (1980, 1, 1, 0, 0, 0)  # the first moment that an archive of this format can name
 _REGULAR_FILE = 0o100000
-_MADE_AGAIN = {"RECORD", "WHEEL", "INSTALLER", "REQUESTED", "direct_url.json"}
+_KEPT = {"METADATA", "entry_points.txt", "licenses"}  # the rest is of this install, or made here
 
 
 def own_wheel() -> bytes:
@@ -71,7 +71,7 @@ def _information() -> Iterator[tuple[str, bytes]]:
         )
     for file in installed.files or ():
         folder, *rest = file.parts
-        if folder == _INFO and rest[0] not in _MADE_AGAIN:
+        if folder == _INFO and rest[0] in _KEPT:
             yield "/".join((_INFO, *rest)), file.locate().read_bytes()  # type: ignore[attr-defined]
 
 

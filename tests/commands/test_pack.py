@@ -19,7 +19,12 @@ def test_a_bundle_that_is_not_there_is_a_usage_error(mmedge, tmp_path):
 @slow
 def test_an_archive_is_written_and_its_digest_told(mmedge, captioner, tmp_path):
     shown = mmedge("pack", captioner, "--for", "jetson", "-o", tmp_path / "x.tar")
-    assert shown.code == 0 and str(tmp_path / "x.tar") in shown.out and "sha256 " in shown.out
+    assert (
+        shown.code == 0
+        and str(tmp_path / "x.tar") in shown.out
+        and "sha256 " in shown.out
+        and "mmedge and 0 other wheels" in shown.out
+    )
     assert "warning: this bundle was made for cpu" in shown.err
     assert tarfile.is_tarfile(tmp_path / "x.tar")
     assert mmedge("pack", captioner, "--for", "jetson", "-o", tmp_path / "x.tar").code == 2

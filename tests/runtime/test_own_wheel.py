@@ -66,3 +66,12 @@ def test_a_stale_install_is_refused(monkeypatch):
     monkeypatch.setattr(module, "__version__", "99.0")
     with pytest.raises(UsageError, match=rf"mmedge {__version__} is installed, but this is 99.0"):
         own_wheel()
+
+
+def test_without_an_install_there_is_no_wheel(monkeypatch):
+    def nothing(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "distribution", nothing)
+    with pytest.raises(UsageError, match="is not installed"):
+        own_wheel()

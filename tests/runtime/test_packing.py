@@ -258,6 +258,13 @@ def test_the_script_leaves_another_build_of_onnxruntime_alone(bundle, tmp_path):
     command = [place / "install.sh", "--no-compile"]
     refused = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert refused.returncode != 0 and "onnxruntime==0.0.1" in refused.stderr
+    (place / "wheels").mkdir()
+    (place / "wheels/rich-15.0.0-py3-none-any.whl").touch()
+    lacking = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (
+        lacking.returncode == 1
+        and f"install.sh: the folder wheels lacks something for Python {version}" in lacking.stderr
+    )
     info = next((place / "venv/lib").glob("python3*/site-packages")) / "onnxruntime_gpu-1.23.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: onnxruntime-gpu\nVersion: 1.23.0\n")

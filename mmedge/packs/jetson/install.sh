@@ -38,7 +38,8 @@ wanted() {
 }
 
 if compgen -G "wheels/*.whl" >/dev/null; then
-    wanted | pip install --quiet --no-index --find-links wheels -r /dev/stdin
+    wanted | pip install --quiet --no-index --find-links wheels -r /dev/stdin \
+        || fail "the folder wheels lacks something for Python $version; README.txt says how to fill it"
 else
     echo "there are no wheels here: taking them from the network"
     wanted | pip install --quiet -r /dev/stdin
