@@ -14,12 +14,13 @@ from mmedge.core import board
 from mmedge.core.backend import Backend, Options
 from mmedge.core.bundle import Bundle, Graph
 from mmedge.core.machine import free_memory
-from mmedge.errors import BackendError, BundleError, ResourceError
+from mmedge.errors import BackendError
+from mmedge.runtime.asking import check_samples, mark, refuse, replay
 from mmedge.runtime.building import BuildKilled, Moment, build_apart
 from mmedge.runtime.choose import choose
 from mmedge.runtime.device import Device, this_device
-from mmedge.runtime.ready import Entry, entry, replaying, size_of
-from mmedge.runtime.verify import Check, Verification, verify
+from mmedge.runtime.ready import Entry, entry, size_of
+from mmedge.runtime.verify import Verification
 
 TIMES_WEIGHTS = 4
 """Peak of a build as a multiple of the graph with its weights: the file, the builder's copies and the engine. Reports
@@ -97,7 +98,7 @@ def steps(bundle: Bundle, backend: str | None = None) -> tuple[Here, tuple[Step,
         BackendError: none of the target's engines can be used here.
         BundleError: there is nothing to replay.
     """
-    _check_samples(bundle)
+    check_samples(bundle)
     engines = choose(bundle, backend, retry=True)
     found = tuple(_step(bundle, graph, engines[graph.component]) for graph in bundle.manifest.graphs)
     return _here(bundle, engines, found), found
@@ -118,7 +119,7 @@ def compile_bundle(
         BundleError: a file is not what the manifest says, or there is nothing to replay.
         ResourceError: a build takes too much memory, or the disk is full.
     """
-    _check_samples(bundle)
+    check_samples(bundle)
     engines = choose(bundle, backend, retry=True, aloud=False)
     here = _here(bundle, engines, [_step(bundle, graph, engines[graph.component]) for graph in bundle.manifest.graphs])
     for warning in here.warnings:
@@ -129,50 +130,10 @@ def compile_bundle(
     made = tuple(
         _opened(limited, graph, engine, each, watcher) for (graph, engine), each in zip(pairs, built, strict=True)
     )
-    found = _replay(bundle, engines, threads, watcher)
-    refused = _refuse(bundle, engines, found)
-    _mark(bundle, engines, found, refused)
+    found = replay(bundle, engines, threads, watcher.replay)
+    refused = refuse(bundle, engines, found)
+    mark(bundle, engines, found, refused)
     return Compilation(here, made, found, refused)
-
-
-def _check_samples(bundle: Bundle) -> None:
-    """
-    Raises:
-        BundleError: nothing can tell whether what is compiled is right.
-    """
-    if not bundle.manifest.golden:
-        raise BundleError(
-            f"bundle `{bundle.path}` has no golden samples: what is compiled of it cannot be checked",
-            hint="export the bundle again; or choose an engine that opens it as it is, with --backend onnxruntime",
-        )
-
-
-def _replay(bundle: Bundle, engines: dict[str, Backend], threads: int, watcher: Watcher) -> Verification:
-    """The samples asked of these engines, and no others.
-
-    Raises:
-        ResourceError: another engine answered instead.
-    """
-    names = {component: engine.name for component, engine in engines.items()}
-    only = next(iter(names.values())) if len({*names.values()}) == 1 else None
-    with replaying():
-        found = verify(bundle, backend=only, threads=threads, progress=watcher.replay)
-    for component, name in names.items():
-        if (answered := found.backends[component]) != name:
-            raise ResourceError(
-                f"`{component}` cannot be opened by {name} beside the other graphs: {answered} answered instead",
-                hint="end what else runs, and try again",
-            )
-    return found
-
-
-def _mark(bundle: Bundle, engines: dict[str, Backend], found: Verification, refused: dict[str, str]) -> None:
-    """Remember which answered as they should."""
-    wrong = {check.what for check in found.checks if not check.passed} | refused.keys()
-    for graph in bundle.manifest.graphs:
-        kept = entry(bundle, graph, engines[graph.component])
-        if kept and graph.component not in wrong:
-            kept.mark_replayed()
 
 
 def _step(bundle: Bundle, graph: Graph, backend: Backend) -> Step:
@@ -278,32 +239,6 @@ def _opened(bundle: Bundle, graph: Graph, backend: Backend, made: Made, watcher:
             raise
         watcher.warn(f"what was kept of `{graph.component}` cannot be opened, compiling it again: {error.message}")
     return _opened(bundle, graph, backend, _make(bundle, graph, backend, watcher), watcher)
-
-
-def _refuse(bundle: Bundle, engines: dict[str, Backend], found: Verification) -> dict[str, str]:
-    """Remove what disagreed; if only the tokens did, what is run at each step."""
-    disagreeing = {check.what: check for check in reversed(found.checks) if not check.passed}
-    refused = {}
-    for graph in bundle.manifest.graphs:
-        check = disagreeing.get(graph.component)
-        if not check and graph.role == "decode" and not _blamed(bundle, disagreeing):
-            check = disagreeing.get("tokens")
-        kept = entry(bundle, graph, engines[graph.component]) if check else None
-        if check and kept:
-            refused[graph.component] = _told(check)
-            kept.refuse(refused[graph.component], wrong=True)
-    return refused
-
-
-def _blamed(bundle: Bundle, disagreeing: dict[str, Check]) -> bool:
-    """Whether some graph is known to be what is wrong."""
-    return any(graph.component in disagreeing for graph in bundle.manifest.graphs)
-
-
-def _told(check: Check) -> str:
-    what = "tokens: equal answers" if check.what == "tokens" else "cosine"
-    note = f" {check.note}" if check.note else ""
-    return f"{what} {check.value:.6g}{note} for {check.sample}, the bound is {check.bound:.6g}"
 
 
 def _with_options(bundle: Bundle, options: Options) -> Bundle:

@@ -10,12 +10,10 @@ from elsewhere is made again.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import logging
 import os
 import shutil
-import stat
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -26,14 +24,12 @@ from msgspec import Struct
 from mmedge.core.bundle import Bundle
 from mmedge.core.files import open_regular
 from mmedge.errors import BundleError, ResourceError
+from mmedge.runtime.owned import Stamp, check_place, stamp_of, trusted
 
 _RECORD, _LOCK, _SHARED, _REFUSED = "made.json", "lock", "shared.json", ".refused"
 _REPLAYED = "replayed"
 _LONGEST_REFUSAL = 1 << 14
 _log = logging.getLogger(__name__)
-
-Stamp = tuple[int, int, int]
-"""Size, inode and time of last change (ns) of a file. Nobody can set the last two, unlike its times of writing."""
 
 
 class Record(Struct, frozen=True, forbid_unknown_fields=True):
@@ -69,11 +65,11 @@ def stored(folder: Path, made_for: dict[str, str]) -> Path | None:
     try:
         with open_regular(folder, _RECORD) as file:
             record = msgspec.json.decode(file.read(), type=Record)
-        unchanged = all(_stamp(folder / name) == stamp for name, stamp in record.files.items())
-        trusted = all(map(_trusted, (folder.parent, folder, folder / _RECORD, *map(folder.joinpath, record.files))))
+        unchanged = all(stamp_of(folder / name) == stamp for name, stamp in record.files.items())
+        believed = all(map(trusted, (folder.parent, folder, folder / _RECORD, *map(folder.joinpath, record.files))))
     except (BundleError, OSError, msgspec.DecodeError):
         return None
-    fits = unchanged and trusted and record.made_for == made_for and record.artifact in record.files
+    fits = unchanged and believed and record.made_for == made_for and record.artifact in record.files
     return folder / record.artifact if fits else None
 
 
@@ -123,7 +119,7 @@ def mark_replayed(folder: Path) -> None:
 def was_replayed(folder: Path) -> bool:
     """Whether what is kept there was ever asked the golden samples."""
     try:
-        return _trusted(folder / _REPLAYED)
+        return trusted(folder / _REPLAYED)
     except OSError:
         return False
 
@@ -143,7 +139,7 @@ def refusal(folder: Path) -> Refusal | None:
     try:
         with open_regular(folder.parent, name) as file:
             found = msgspec.json.decode(file.read(_LONGEST_REFUSAL), type=Refusal)
-        return found if _trusted(folder.parent) and _trusted(folder.with_name(name)) else None
+        return found if trusted(folder.parent) and trusted(folder.with_name(name)) else None
     except (BundleError, OSError, msgspec.DecodeError):
         return None
 
@@ -157,7 +153,7 @@ def forgive(folder: Path) -> None:
 def usable(place: Path) -> bool:
     """Whether this user could keep something there, or it is not there yet."""
     try:
-        _check_place(place)
+        check_place(place)
     except FileNotFoundError:
         return True
     except OSError:
@@ -194,7 +190,7 @@ def place_to_write(bundle: Bundle) -> Iterator[Path]:
 def _alone_in(place: Path) -> Iterator[None]:
     """Hold a lock that the kernel frees when this process ends in any way; no link is followed, no FIFO waited for."""
     place.mkdir(parents=True, exist_ok=True)
-    _check_place(place)
+    check_place(place)
     with ExitStack() as stack:
         folder = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         stack.callback(os.close, folder)
@@ -210,24 +206,6 @@ def _alone_in(place: Path) -> Iterator[None]:
         yield
 
 
-def _check_place(place: Path) -> None:
-    """
-    Raises:
-        OSError: it is no folder, belongs to someone else, or takes no files.
-    """
-    if not stat.S_ISDIR(place.lstat().st_mode):
-        raise NotADirectoryError(errno.ENOTDIR, "it is no folder")
-    if not _trusted(place):
-        raise PermissionError(errno.EPERM, "it belongs to another user")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, "it cannot be written")
-
-
-def _trusted(path: Path) -> bool:
-    """Whether it belongs to this user or to root; a link counts for itself."""
-    return path.lstat().st_uid in (0, os.geteuid())
-
-
 def _shared(place: Path) -> list[Path]:
     """What engines left beside the folders: everything that is none of ours."""
     own = {_LOCK, _SHARED, f".{_SHARED}"}
@@ -240,28 +218,23 @@ def _drop_strangers(place: Path) -> None:
     try:
         with open_regular(place, _SHARED) as file:
             known = msgspec.json.decode(file.read(), type=dict[str, Stamp])
-        known = known if _trusted(place / _SHARED) else {}
+        known = known if trusted(place / _SHARED) else {}
     except (BundleError, msgspec.DecodeError):
         known = {}
     for path in _shared(place):
-        if known.get(path.name) != _stamp(path) or not _trusted(path):
+        if known.get(path.name) != stamp_of(path) or not trusted(path):
             path.unlink()
 
 
 def _remember_shared(place: Path) -> None:
-    if stamps := {path.name: _stamp(path) for path in _shared(place)}:
+    if stamps := {path.name: stamp_of(path) for path in _shared(place)}:
         draft = place / f".{_SHARED}"
         draft.write_bytes(msgspec.json.encode(stamps))
         draft.replace(place / _SHARED)
-
-
-def _stamp(path: Path) -> Stamp:
-    found = path.lstat()
-    return found.st_size, found.st_ino, found.st_ctime_ns
 
 
 def _settle(path: Path) -> Stamp:
     """Bring a file to the disk before anything says that it is there."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
-    return _stamp(path)
+    return stamp_of(path)

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from mmedge.core.children import _environment
 from mmedge.core.target import Stack
 from mmedge.errors import BackendError, BundleError, QualityError, ResourceError
-from mmedge.runtime import compile
+from mmedge.runtime import asking
 from mmedge.runtime.choose import choose
 from mmedge.runtime.compile import _tight, _unlike, compile_bundle, steps
 from mmedge.runtime.ready import ready
@@ -189,7 +189,7 @@ def test_what_was_compiled_counts_as_checked_only_once_it_answered_right(bundle,
         return [line.split()[0] for line in caplog.messages if "never asked the golden samples" in line]
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("mmedge.runtime.compile.verify", stopped)
+        patch.setattr("mmedge.runtime.asking.verify", stopped)
         compile_bundle(bundle, Notes())
     assert told() == ["`encoder`", "`decoder`"]
     caplog.clear()
@@ -199,9 +199,9 @@ def test_what_was_compiled_counts_as_checked_only_once_it_answered_right(bundle,
 
 def test_an_answer_of_another_engine_is_no_check_of_this_one(bundle, opening, monkeypatch):
     """Each can be opened alone, and not both."""
-    was = compile.verify
+    was = asking.verify
     monkeypatch.setattr(
-        compile,
+        asking,
         "verify",
         lambda *arguments, **named: replace(was(*arguments, **named), backends={"encoder": "x", "decoder": "x"}),
     )
@@ -227,7 +227,7 @@ def test_a_disagreement_is_told_where_the_refusal_cannot_be_kept(bundle, pretend
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     place = bundle.path.with_name("small.bundle.ready")
     pretend("PRETEND", "wrong decoder")
-    was = compile.verify
+    was = asking.verify
 
     def then_close(*arguments, **named):
         found = was(*arguments, **named)
@@ -235,7 +235,7 @@ def test_a_disagreement_is_told_where_the_refusal_cannot_be_kept(bundle, pretend
         place.write_text("in the way")
         return found
 
-    monkeypatch.setattr(compile, "verify", then_close)
+    monkeypatch.setattr(asking, "verify", then_close)
     found = compile_bundle(bundle, Notes())
     assert not found.passed and found.refused["decoder"].startswith("cosine -1")
 

@@ -7,6 +7,7 @@ import pytest
 
 from mmedge.errors import ResourceError
 from mmedge.runtime import kept
+from mmedge.runtime.owned import stamp_of
 
 STRANGER = 12345
 MADE_FOR = {"device": "this"}
@@ -32,7 +33,7 @@ def test_what_another_user_of_the_machine_owns_is_not_believed(whose, folder):
     os.chown(path, STRANGER, -1)
     if whose == "engine":  # as if the stranger had written the record too
         record = msgspec.json.decode((folder / "made.json").read_bytes(), type=kept.Record)
-        record.files["engine"] = kept._stamp(path)
+        record.files["engine"] = stamp_of(path)
         (folder / "made.json").write_bytes(msgspec.json.encode(record))
     assert kept.stored(folder, MADE_FOR) is None
 
