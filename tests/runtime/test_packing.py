@@ -226,6 +226,11 @@ def test_a_container_is_told_which_jetson_linux_it_is_on():
         assert "--runtime nvidia --volume /etc/nv_tegra_release:/etc/nv_tegra_release:ro" in line
 
 
+def test_a_container_takes_no_environment_that_was_made_outside():
+    (made,) = (value for kind, value in instructions() if kind == "RUN" and "install.sh" in value)
+    assert made.index("rm -rf venv") < made.index("./install.sh --no-compile")
+
+
 def test_the_container_file_is_well_formed():
     found = instructions()
     kinds_of = [kind for kind, _ in found]
