@@ -94,7 +94,7 @@ class MemoryMeter:
     def __init__(self, process: int, root: Path = _ROOT) -> None:
         self._status = root / "proc" / str(process) / "status"
         self._meminfo = root / "proc/meminfo"
-        self._shared = bool(board.l4t(root))
+        self._shared = board.is_jetson(root)
         self._before = self._available()
 
     def taken(self) -> float:
