@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from msgspec import Struct
 
-from mmedge.core.bundle import Bundle, Golden
+from mmedge.core.bundle import Bundle, Golden, Manifest
 from mmedge.core.family import Prompt, Request
 from mmedge.core.ports import Tensors
 from mmedge.errors import BundleError
@@ -89,11 +89,22 @@ def _replay(bundle: Bundle, pipeline: Pipeline, golden: Golden) -> tuple[list[Ch
     seen = record(pipeline.engine, Prompt(recorded, inputs["tokens"], prompt.stop, prompt.capacity), golden.tokens)
     for name in sorted(seen.outputs.keys() - outputs.keys()):
         raise BundleError(f"`{golden.path}/outputs.npz` has no `{name}`", hint="export the bundle again")
-    for graph in bundle.manifest.graphs:
-        lossless = graph.precision == "float32"
-        bound = EXACT_COSINE if lossless else min(EXACT_COSINE, bundle.manifest.accept.cosine)
+    for graph, bound in zip(bundle.manifest.graphs, bounds(bundle.manifest), strict=True):
         checks.append(_check_outputs(golden, graph.component, outputs, seen, bound))
     return checks, seen
+
+
+def bounds(manifest: Manifest) -> list[float]:
+    """The lowest cosine of each graph.
+
+    The graphs feed each other here, so what a graph may lose by its own precision it may lose once more for each graph
+    before it that is not exact.
+    """
+    loss, lost, lowest = 1 - min(EXACT_COSINE, manifest.accept.cosine), 0.0, []
+    for graph in manifest.graphs:
+        lost += loss if graph.precision != "float32" else 0.0
+        lowest.append(1 - max(lost, 1 - EXACT_COSINE))
+    return lowest
 
 
 def _refuse_unlike(golden: Golden, prompt: Prompt, inputs: Tensors) -> None:

@@ -10,7 +10,7 @@ import pytest
 from mmedge.errors import BundleError, MmedgeError, UsageError
 from mmedge.runtime.golden import from_bytes, to_bytes
 from mmedge.runtime.pipeline import open_pipeline
-from mmedge.runtime.verify import verify
+from mmedge.runtime.verify import bounds, verify
 
 pytestmark = pytest.mark.usefixtures("on_engine")
 
@@ -172,3 +172,18 @@ def test_an_unknown_family_is_the_bundles_fault(small_bundle):
 def test_a_limit_of_the_caller_is_the_callers_fault(small_bundle):
     with open_pipeline(small_bundle()) as pipeline, pytest.raises(UsageError, match="length limit is 0"):
         pipeline.caption(np.zeros((4, 4, 3), np.uint8), limit=0)
+
+
+@pytest.mark.parametrize(
+    ("precisions", "lowest"),
+    [
+        (("float32", "float32", "float32"), (0.9999, 0.9999, 0.9999)),
+        (("float16", "float32", "float16"), (0.99, 0.99, 0.98)),
+        (("float32", "int8", "float16"), (0.9999, 0.99, 0.98)),
+    ],
+)
+def test_a_graph_may_lose_what_those_before_it_may_lose_too(small_bundle, precisions, lowest):
+    manifest = small_bundle().manifest
+    graphs = tuple(msgspec.structs.replace(manifest.graphs[0], precision=precision) for precision in precisions)
+    accept = msgspec.structs.replace(manifest.accept, cosine=0.99)
+    assert bounds(msgspec.structs.replace(manifest, graphs=graphs, accept=accept)) == pytest.approx(lowest)
