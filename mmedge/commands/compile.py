@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from mmedge.core.bundle import Bundle
+    from mmedge.errors import BackendError
     from mmedge.runtime.building import Moment
     from mmedge.runtime.compile import Compilation, Here, Made, Step
 
@@ -61,7 +62,11 @@ def compile(
         return _show_steps(*steps(opened, backend), as_json=json)
     with ProgressLines() as watcher:
         found = compile_bundle(opened, watcher, backend=backend, builder_mb=builder_mb, threads=threads)
-    return _show_result(opened, found, as_json=json)
+    missed = None if backend else _missed(opened, found)
+    code = _show_result(opened, found, as_json=json)
+    if missed and not json:
+        raise missed
+    return code or (missed.exit_code if missed else 0)
 
 
 def _check_alone(**given: object) -> None:
@@ -161,6 +166,21 @@ def _show_result(bundle: Bundle, found: Compilation, *, as_json: bool) -> int:
     checks = f"{len(found.verification.checks)} checks passed on {', '.join(found.here.engines)}"
     print(f"{len(found.made)} graphs ready, {len(compiled)} compiled now; {checks}")
     return 0
+
+
+def _missed(bundle: Bundle, found: Compilation) -> BackendError | None:
+    """What a fall-back runs is not what this command is called for, although it answers."""
+    from mmedge.errors import BackendError
+
+    wanted = {graph.component: bundle.manifest.target.backends[graph.role] for graph in bundle.manifest.graphs}
+    others = {made.component: made.engine for made in found.made if made.engine != wanted[made.component]}
+    if not others:
+        return None
+    component, engine = next(iter(others.items()))
+    return BackendError(
+        f"{len(others)} of {len(wanted)} graphs are not ready for {wanted[component]}: {engine} answers instead",
+        hint="`mmedge doctor` says what is missing; with `--backend` a fall-back is what you ask for",
+    )
 
 
 def _disagreement(bundle: Bundle, found: Compilation) -> Exception:

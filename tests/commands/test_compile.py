@@ -106,3 +106,12 @@ def test_a_bundle_that_cannot_be_checked_is_refused_before_anything_is_built(mme
     shown = mmedge("compile", for_openvino)
     assert shown.code == 4 and "no golden samples" in shown.err
     assert not for_openvino.with_name("tiny.bundle.ready").exists()
+
+
+@slow
+def test_a_bundle_that_only_a_fall_back_answers_is_not_ready(mmedge, bundle_with_fallback):
+    shown = mmedge("compile", bundle_with_fallback)
+    assert shown.code == 5 and "checks passed on onnxruntime" in shown.out
+    assert "2 of 2 graphs are not ready for coreml: onnxruntime answers instead" in shown.err
+    assert mmedge("compile", bundle_with_fallback, "--json").code == 5
+    assert mmedge("compile", bundle_with_fallback, "--backend", "onnxruntime").code == 0

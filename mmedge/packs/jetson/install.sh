@@ -69,6 +69,9 @@ echo "== what is here"
 
 if [ "$compile" = yes ]; then
     echo "== making the bundle ready"
-    "$venv/bin/mmedge" compile model.bundle
+    if ! "$venv/bin/mmedge" compile model.bundle; then
+        echo "== installed, but the bundle is not ready for the engine it was made for: see above" >&2
+        exit 5
+    fi
     echo "== done; try: $venv/bin/mmedge caption $PWD/model.bundle PICTURE"
 fi
