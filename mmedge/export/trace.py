@@ -22,6 +22,7 @@ from mmedge.core.family import Component
 from mmedge.core.ports import Port
 from mmedge.errors import ModelError
 from mmedge.export.cache import make_cache
+from mmedge.export.lower import OLDEST, lower
 from mmedge.export.naming import name_nodes
 
 ATTENTION_OPSET = 23
@@ -72,21 +73,22 @@ def trace(component: Component, model: torch.nn.Module, opset: int) -> onnx_ir.M
     """The component as an ONNX graph whose inputs and outputs are its ports, the cache's included.
 
     Raises:
-        ModelError: neither exporter can trace it.
+        ModelError: neither exporter can trace it, or not in so old an operator set.
     """
     module = TracedComponent(component, model).eval()
     sample = {_parameter(port): sample_tensor(port) for port in module.inputs}
     shapes = _dynamic_shapes(module.inputs)
     with _quiet(), nullcontext() if opset >= ATTENTION_OPSET else _spelled_attention():
+        written = max(opset, OLDEST)
         try:
-            program = _transformers_export(module, sample, shapes, opset)
+            program = _transformers_export(module, sample, shapes, written)
         except Exception as first:  # an exporter raises whatever torch or one of its patches raises
             logging.getLogger(__name__).warning("`%s` falls back to torch.onnx.export: %s", component.name, first)
-            program = _torch_export(module, sample, shapes, opset)
+            program = _torch_export(module, sample, shapes, written)
     _spell_ports(program.graph.inputs, module.inputs)
     _spell_ports(program.graph.outputs, module.outputs)
     name_nodes(program.graph)
-    return program
+    return lower(program, opset) if opset < OLDEST else program
 
 
 @contextmanager

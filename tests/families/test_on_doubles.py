@@ -102,6 +102,15 @@ def test_a_bundle_is_compiled_and_answers_as_torch(exported, asked, wanted, vers
     assert on_double(exported("float32"), version, asked, capfd) == wanted
 
 
+def test_for_a_target_that_reads_operator_set_17_it_answers_on_tensorrt_8_6_too(source, asked, wanted, tmp_path, capfd):
+    """JetPack 6.0; no target that ships is for it."""
+    shipped = (find.PACKAGE / "targets" / "jetson-orin-nano.toml").read_text().partition("[[stacks]]")[0]
+    target = tmp_path / "old.toml"
+    target.write_text(shipped.replace("opset = 20", "opset = 17"))
+    export(str(source[1]), output=tmp_path / "bundle", target=str(target), precision="float32")
+    assert on_double(tmp_path / "bundle", "8.6", asked, capfd) == wanted
+
+
 def test_in_float16_it_answers_as_its_own_graphs_on_onnxruntime(exported, asked, capfd):
     """Random weights choose between tokens by less than float16 tells apart: torch is no measure here."""
     bundle = exported("float16")
