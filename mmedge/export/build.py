@@ -26,6 +26,7 @@ from mmedge.export.calibrate import Recorder, Recording, record
 from mmedge.export.check.findings import refuse
 from mmedge.export.check.ranges import FOLDER as RANGES
 from mmedge.export.check.run import check_graphs
+from mmedge.export.check.table import can_scatter
 from mmedge.export.decoder import close_decoder
 from mmedge.export.estimate import check_builder, too_large
 from mmedge.export.examples import QUESTION, Example, hold_out, make_examples
@@ -132,7 +133,7 @@ def _trace(stages: Stages, plan: Plan, source: Source, index: int, work: Path) -
     with stages.stage(f"trace {component.name}") as note:
         program = trace(component, source.model, plan.target.opset)
         if component.cache and component.cache.capacity:
-            close_decoder(program, plan.target.contiguous_mb)
+            close_decoder(program, plan.target.contiguous_mb, scatter=can_scatter(plan.target))
         program = tidy(program)
         note(f"{_nodes(program)} nodes")
         write(program, path)

@@ -28,13 +28,32 @@ SCRATCH = 1.5
 MIB = 1 << 20
 
 
-def close_decoder(program: onnx_ir.Model, contiguous_mb: int) -> None:
-    """Choose the token in the graph, and split what needs more than ``contiguous_mb`` MiB in one piece; 0: no limit."""
+def close_decoder(program: onnx_ir.Model, contiguous_mb: int, *, scatter: bool = False) -> None:
+    """Choose the token in the graph, and split what needs more than ``contiguous_mb`` MiB in one piece; 0: no limit.
+
+    With ``scatter`` the cache is written by TensorScatter, of operator set 24.
+    """
     fold_constants(program, input_size_limit=UNLIMITED, output_size_limit=UNLIMITED)
     drop_guards(program.graph)
+    if scatter:
+        write_in_place(program.graph)
     choose_token(program.graph)
     if contiguous_mb:
         split_wide_products(program.graph, contiguous_mb)
+
+
+def write_in_place(graph: onnx_ir.Graph) -> None:
+    """Spell how `FixedCache` writes as TensorScatter, which an engine can do in place: a step then touches its own
+    slots only, not the whole cache."""
+    position = next(value for value in graph.inputs if value.name == "cache_position")
+    for present in list(graph.outputs):
+        node = present.producer()
+        past = node.inputs[2] if node is not None and node.op_type == "Where" else None
+        if past is None or past not in graph.inputs or node.inputs[1].producer().op_type != "Gather":
+            continue
+        new = node.inputs[1].producer().inputs[0]
+        name, inputs = f"{node.name}_scattered", [past, new, position]
+        replace(graph, node, insert(graph, node, "TensorScatter", inputs, name, past.dtype, {"axis": -2}))
 
 
 def choose_token(graph: onnx_ir.Graph) -> None:

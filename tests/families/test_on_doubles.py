@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+import onnx_ir
 import pytest
 from mmedge_doubles.install import installed
 from mmedge_doubles.settings import VERSIONS
@@ -109,6 +110,19 @@ def test_for_a_target_that_reads_operator_set_17_it_answers_on_tensorrt_8_6_too(
     target.write_text(shipped.replace("opset = 20", "opset = 17"))
     export(str(source[1]), output=tmp_path / "bundle", target=str(target), precision="float32")
     assert on_double(tmp_path / "bundle", "8.6", asked, capfd) == wanted
+
+
+@pytest.mark.parametrize("version", ["10.16", "11.1"])
+def test_where_every_version_can_the_cache_is_written_in_place(source, asked, wanted, version, tmp_path, capfd):
+    """By TensorScatter, of operator set 24; no target that ships is for JetPack 7.2 alone."""
+    about, _, newest = (find.PACKAGE / "targets" / "jetson-thor.toml").read_text().split("[[stacks]]")
+    target = tmp_path / "new.toml"
+    target.write_text(f"{about.replace('opset = 20', 'opset = 24')}[[stacks]]{newest}")
+    export(str(source[1]), output=tmp_path / "bundle", target=str(target), precision="float32")
+    kinds = [node.op_type for node in onnx_ir.load(tmp_path / "bundle/graphs/decoder.onnx").graph]
+    layers = open_bundle(tmp_path / "bundle").manifest.graphs[-1].cache.layers
+    assert kinds.count("TensorScatter") == 2 * layers and "Where" not in kinds
+    assert on_double(tmp_path / "bundle", version, asked, capfd) == wanted
 
 
 def test_in_float16_it_answers_as_its_own_graphs_on_onnxruntime(exported, asked, capfd):

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from mmedge.core.find import PACKAGE
+from mmedge.core.target import Target
 from mmedge.errors import PlanError
 
 DATA = PACKAGE / "targets" / "data" / "tensorrt_operators.json"
@@ -16,6 +17,9 @@ DATA = PACKAGE / "targets" / "data" / "tensorrt_operators.json"
 CHANGES = {("GroupNormalization", 21): (10, 9)}
 """Operators of a later ONNX that the tables do not tell apart from the older ones: (operator, version) to the TensorRT
 whose parser reads it first, from the parser's list of changes."""
+
+SCATTER_OPSET = 24
+"""TensorScatter came with it."""
 
 
 class Operator(Struct, frozen=True):
@@ -67,6 +71,12 @@ def table(version: str) -> Table:
     operators = msgspec.convert(_data()[version], dict[str, Operator])
     plugins = tuple(about.get("custom_ops", ()))
     return Table(version, operators, about["opset_min"], _newest_opset(version), plugins)
+
+
+def can_scatter(target: Target) -> bool:
+    """Whether every TensorRT that a target may have writes a cache in place, with the operator TensorScatter."""
+    tables = [table(stack.operators) for stack in target.stacks]
+    return bool(tables) and target.opset >= SCATTER_OPSET and all(each.reads("TensorScatter") for each in tables)
 
 
 def _newest_opset(version: str) -> int:
