@@ -259,7 +259,7 @@ def test_the_answers_travel_with_the_bundle_and_force_replaces_it(captioner, tmp
     assert cli.run(command) == 0
     report, bundle = json.loads(capfd.readouterr().out), open_bundle(tmp_path / "out")
     assert [stage["name"] for stage in report["stages"]] == [
-        "plan", "load", "trace encoder", "trace decoder", "agree", "pack",
+        "plan", "load", "trace encoder", "trace decoder", "check", "agree", "pack",
     ]  # fmt: skip
     assert all(stage["seconds"] >= 0 and stage["peak_mb"] > 100 for stage in report["stages"])
     manifest = bundle.manifest
