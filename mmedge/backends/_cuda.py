@@ -32,7 +32,7 @@ _MAJOR, _MINOR = 75, 76
 _NON_BLOCKING = 1
 _THREAD_LOCAL = 1
 """Capture mode: what other threads do meanwhile does not spoil the recording."""
-_TO_DEVICE, _TO_HOST, _ON_DEVICE = 1, 2, 3
+_TO_DEVICE, _TO_HOST = 1, 2
 _MIB = 1 << 20
 
 _SIGNATURES: dict[str, tuple[Any, ...]] = {
@@ -116,9 +116,6 @@ class Cuda:
 
     def to_host(self, target: int, source: int, size: int, stream: int) -> None:
         self._call("copy from the GPU", "cudaMemcpyAsync", target, source, size, _TO_HOST, stream)
-
-    def on_device(self, target: int, source: int, size: int, stream: int) -> None:
-        self._call("copy on the GPU", "cudaMemcpyAsync", target, source, size, _ON_DEVICE, stream)
 
     def zero(self, address: int, size: int, stream: int) -> None:
         self._call("clear memory", "cudaMemsetAsync", address, 0, size, stream)

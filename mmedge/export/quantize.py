@@ -19,6 +19,7 @@ import onnx_ir
 from onnx_ir.passes.common import TopologicalSortPass
 
 from mmedge.core.bundle import Graph
+from mmedge.core.plan import INT4_OPSET
 from mmedge.core.ports import Port, Tensors
 from mmedge.core.target import Target
 from mmedge.errors import PlanError
@@ -29,9 +30,6 @@ from mmedge.export.tidy import tidy, write
 from mmedge.export.weight_only import quantize_weights
 
 WEIGHT_BITS = {"int8-weights": 8, "int4-weights": 4}
-
-BLOCKED_OPSET = 21
-"""Blocked DequantizeLinear and the type INT4 came with this operator set."""
 
 
 class Quantized(NamedTuple):
@@ -131,9 +129,9 @@ def _raise_opset(program: onnx_ir.Model, precision: str, target: Target) -> None
     changed its meaning: they take more types."""
     opset = min(program.opset_imports[""], target.opset)
     if precision in target.experimental:
-        program.opset_imports[""] = max(opset, BLOCKED_OPSET)
-    elif opset < BLOCKED_OPSET:
-        raise PlanError(f"`{precision}` needs ONNX operator set {BLOCKED_OPSET}, here it is {opset}")
+        program.opset_imports[""] = max(opset, INT4_OPSET)
+    elif opset < INT4_OPSET:
+        raise PlanError(f"`{precision}` needs ONNX operator set {INT4_OPSET}, here it is {opset}")
 
 
 def kept_names(names: Sequence[str], patterns: Sequence[str], component: str) -> set[str]:

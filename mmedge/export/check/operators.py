@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import onnx
 import onnx_ir
 
+from mmedge.core.plan import INT4_OPSET
 from mmedge.core.target import Target
 from mmedge.export.check.findings import Finding
 from mmedge.export.check.opened import STANDARD, Opened, sources
@@ -45,9 +46,6 @@ DATA = {
     "Where": ("B", "T"),
 }
 """The type variables that the types in the table are about, where it is not the one of the first input alone."""
-
-INT4_OPSET = 21
-"""Of ONNX, the first with four-bit integers."""
 
 QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 """Their types have rules of their own (`qdq`)."""
