@@ -7,6 +7,7 @@ import os
 import select
 import sys
 from collections.abc import Callable, Sequence
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,17 @@ def wait_for_end() -> Callable[[int], None]:
         assert ended, f"process {pid} is still there"
 
     return wait
+
+
+@pytest.fixture(scope="session")
+def make_run() -> Callable[..., Any]:
+    """Whole runs that nobody measured: see `made_up_runs.made_up_run` for what can be asked of them."""
+    place = Path(__file__).with_name("made_up_runs.py")
+    spec = spec_from_file_location("made_up_runs", place)
+    assert spec and spec.loader
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.made_up_run  # type: ignore[no-any-return]
 
 
 @pytest.fixture(scope="session")
