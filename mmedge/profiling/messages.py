@@ -1,8 +1,11 @@
-"""What the profiler and its workers say to each other: JSON, a message a line."""
+"""What the profiler and its workers say to each other: JSON, a message a line.
+
+Moments are nanoseconds of `time.perf_counter_ns`, which on Linux is one clock for all processes.
+"""
 
 from __future__ import annotations
 
-from typing import IO, TypeAlias
+from typing import IO, Literal, TypeAlias
 
 import msgspec
 from msgspec import Struct
@@ -16,52 +19,65 @@ class Load(Struct, frozen=True, tag="load"):
     threads: int
 
 
+class Verify(Struct, frozen=True, tag="verify"):
+    """Replay the golden samples of the bundle that is open."""
+
+
 class Ask(Struct, frozen=True, tag="ask"):
     """Answer once."""
 
     task: str
-    picture: str
+    file: str
     text: str | None
-    limit: int | None
-
-
-class Weigh(Struct, frozen=True, tag="weigh"):
-    """Say how much memory you take."""
+    limit: int | None = None
+    spans: bool = False
+    """Tell when each stage began and ended."""
+    weigh: bool = False
+    """Tell the most memory that each stage took; its times are then not to be used."""
 
 
 class Hello(Struct, frozen=True, tag="hello"):
     """The worker has started and imported what it needs."""
 
+    began_ns: int
+    """The interpreter ran."""
+    ready_ns: int
+
 
 class Loaded(Struct, frozen=True, tag="loaded"):
     """The bundle is open."""
 
-    seconds: float
+    began_ns: int
+    ended_ns: int
     engines: dict[str, str]
     """Component to backend."""
     versions: dict[str, str]
     """Of the engines' libraries."""
+    spent: dict[str, float] = {}
+    """Seconds of ``verify`` and ``compile``."""
+    compiled: Literal["hit", "miss", "none"] = "none"
+
+
+class Verified(Struct, frozen=True, tag="verified"):
+    """What the golden samples said; nothing where there are none."""
+
+    failed: tuple[str, ...]
 
 
 class Answered(Struct, frozen=True, tag="answered"):
     """An answer and its times, taken inside the worker."""
 
     text: str
-    answer_ms: float
-    stages_ms: dict[str, float]
-    token_ms: tuple[float, ...]
+    tokens: tuple[int, ...]
+    start_ns: int
+    answer_ns: int
+    stages_ns: dict[str, int]
+    token_ns: tuple[int, ...]
     """When each token was there, since the request."""
-
-
-class Memory(Struct, frozen=True, tag="memory"):
-    """Of the whole process, bytes."""
-
-    pss: int
-    """Its fair share of resident pages."""
-    anonymous: int
-    """What of that must stay in memory; the rest are pages of files, which the kernel may drop and read again."""
-    peak: int
-    """Most resident pages so far (VmHWM), shared ones in full."""
+    spans: tuple[tuple[str, int, int], ...] = ()
+    """Stage, begin and end since the request."""
+    memory: dict[str, int] = {}
+    """Most resident bytes (VmHWM) by stage."""
 
 
 class Failed(Struct, frozen=True, tag="failed"):
@@ -72,8 +88,8 @@ class Failed(Struct, frozen=True, tag="failed"):
     hint: str | None
 
 
-Order: TypeAlias = Load | Ask | Weigh
-Reply: TypeAlias = Hello | Loaded | Answered | Memory | Failed
+Order: TypeAlias = Load | Verify | Ask
+Reply: TypeAlias = Hello | Loaded | Verified | Answered | Failed
 
 
 def send(message: Order | Reply, channel: IO[bytes]) -> None:
@@ -84,9 +100,9 @@ def send(message: Order | Reply, channel: IO[bytes]) -> None:
 
 def read_order(line: bytes) -> Order:
     """For the worker."""
-    return msgspec.json.decode(line, type=Load | Ask | Weigh)
+    return msgspec.json.decode(line, type=Load | Verify | Ask)
 
 
 def read_reply(line: bytes) -> Reply:
     """For the profiler."""
-    return msgspec.json.decode(line, type=Hello | Loaded | Answered | Memory | Failed)
+    return msgspec.json.decode(line, type=Hello | Loaded | Verified | Answered | Failed)

@@ -295,6 +295,17 @@ class Cold(Struct, frozen=True):
     total_s: float
 
 
+class Warmup(Struct, frozen=True):
+    """How a fresh process came to its usual pace."""
+
+    c: int
+    process: int
+    answers: int
+    seconds: float
+    steady: bool
+    """Whether its answers had stopped getting faster before it counted."""
+
+
 class Minute(Struct, frozen=True):
     """Of a soak."""
 
@@ -520,6 +531,8 @@ class Run(Struct, frozen=True):
     limits: tuple[Limit, ...] = ()
     energy: Energy = Energy(None, "nothing was measured yet")
     cold: tuple[Cold, ...] = ()
+    """Of every process that was started, those of the rounds too."""
+    warmups: tuple[Warmup, ...] = ()
     minutes: tuple[Minute, ...] = ()
     load: tuple[Load, ...] = ()
     quality: tuple[Score, ...] = ()

@@ -1,22 +1,44 @@
 """The process of one candidate: opens a bundle and answers when it is told to.
 
 Orders come on standard input and replies leave on what was standard output; engines that print go to standard error.
+Another program takes part by serving the same orders in an environment of its own: it gives `main` an opener.
 """
 
+# ruff: noqa: E402
 from __future__ import annotations
 
-import sys
 import time
+
+BEGAN_NS = time.perf_counter_ns()
+"""Before the other imports, which are timed too."""
+
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Protocol
 
 from mmedge.core import find
+from mmedge.core.bundle import open_bundle
 from mmedge.core.children import live_with_parent
+from mmedge.core.ledger import Ledger, listening
 from mmedge.errors import MmedgeError
-from mmedge.profiling.messages import Answered, Ask, Failed, Hello, Load, Loaded, Order, Reply, read_order, send
-from mmedge.profiling.meters import memory_of
-from mmedge.runtime.pipeline import Answer, Piece, load
+from mmedge.media.image import read_picture
+from mmedge.profiling.messages import (
+    Answered,
+    Ask,
+    Failed,
+    Hello,
+    Load,
+    Loaded,
+    Order,
+    Reply,
+    Verified,
+    Verify,
+    read_order,
+    send,
+)
+from mmedge.runtime.pipeline import Answer, Clock, Piece, load
+from mmedge.runtime.verify import verify
 
 
 class Answering(Protocol):
@@ -26,21 +48,35 @@ class Answering(Protocol):
     def backends(self) -> dict[str, str]: ...
 
     def answer(
-        self, task: str, picture: Path, text: str | None, *, limit: int | None, show: Callable[[Piece], None]
-    ) -> Answer: ...
+        self,
+        task: str,
+        picture: bytes,
+        text: str | None,
+        *,
+        limit: int | None,
+        show: Callable[[Piece], None],
+        clock: Clock,
+    ) -> Answer:
+        """From the bytes of a picture file to the text, each stage under ``clock``."""
+        ...
+
+    def close(self) -> None: ...
 
 
 class Worker:
     """Carries out orders with the bundle that the first one opened."""
 
-    def __init__(self, opener: Callable[..., Answering] = load, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self, opener: Callable[..., Answering] = load, clock_ns: Callable[[], int] = time.perf_counter_ns
+    ) -> None:
         self._opener = opener
-        self._clock = clock
+        self._clock_ns = clock_ns
         self._pipeline: Answering | None = None
+        self._loaded: Load | None = None
 
     def serve(self, orders: Iterable[bytes], replies: IO[bytes]) -> None:
         """Reply to every order until there are no more. What is no MmedgeError is a bug, and ends the process."""
-        send(Hello(), replies)
+        send(Hello(BEGAN_NS, time.perf_counter_ns()), replies)
         for line in orders:
             try:
                 reply = self._carry_out(read_order(line))
@@ -53,43 +89,67 @@ class Worker:
             return self._load(order)
         if isinstance(order, Ask):
             return self._answer(order)
-        return memory_of()
+        return self._verify()
 
     def _load(self, order: Load) -> Loaded:
-        started = self._clock()
-        self._pipeline = self._opener(Path(order.bundle), backend=order.backend, threads=order.threads)
-        seconds = self._clock() - started
+        ledger = Ledger()
+        began = self._clock_ns()
+        with listening(ledger):
+            self._pipeline = self._opener(Path(order.bundle), backend=order.backend, threads=order.threads)
+        ended = self._clock_ns()
+        self._loaded = order
         engines = self._pipeline.backends
-        return Loaded(seconds, engines, {name: find.backend(name).version() for name in {*engines.values()}})
+        versions = {name: find.backend(name).version() for name in {*engines.values()}}
+        return Loaded(began, ended, engines, versions, ledger.seconds, ledger.compiled)
+
+    def _verify(self) -> Verified:
+        """With graphs opened anew: the pipeline makes way, and cannot be asked any more."""
+        order = self._loaded
+        assert order and self._pipeline, "verified before a bundle was opened"
+        self._pipeline.close()
+        self._pipeline = None
+        found = verify(open_bundle(Path(order.bundle)), backend=order.backend, threads=order.threads)
+        failed = (f"{check.sample}: {check.what} {check.value:.4g}" for check in found.checks if not check.passed)
+        return Verified(tuple(failed))
 
     def _answer(self, order: Ask) -> Answered:
         assert self._pipeline, "asked before a bundle was opened"
-        times: list[float] = []
+        picture = read_picture(Path(order.file))
+        clock = _clock(order.weigh)
+        times: list[int] = []
 
         def show(piece: Piece) -> None:
             if piece.token is not None:
-                times.append(self._clock())
+                times.append(self._clock_ns())
 
-        picture = Path(order.picture)
-        started = self._clock()
-        answer = self._pipeline.answer(order.task, picture, order.text, limit=order.limit, show=show)
-        ended = self._clock()
+        start = self._clock_ns()
+        answer = self._pipeline.answer(order.task, picture, order.text, limit=order.limit, show=show, clock=clock)
+        end = self._clock_ns()
         return Answered(
             text=answer.text,
-            answer_ms=_milliseconds(ended - started),
-            stages_ms={name: round(value, 4) for name, value in answer.stages_ms.items()},
-            token_ms=tuple(_milliseconds(moment - started) for moment in times),
+            tokens=answer.tokens,
+            start_ns=start,
+            answer_ns=end - start,
+            stages_ns=clock.stages_ns,
+            token_ns=tuple(moment - start for moment in times),
+            spans=tuple((name, begun - start, ended - start) for name, begun, ended in clock.spans if order.spans),
+            memory=getattr(clock, "peaks", {}),
         )
 
 
-def main(opener: Callable[..., Answering] = load, clock: Callable[[], float] = time.perf_counter) -> None:
+def _clock(weigh: bool) -> Clock:
+    """One that also weighs, or not."""
+    if not weigh:
+        return Clock()
+    from mmedge.profiling.memory import WeighingClock
+
+    return WeighingClock()
+
+
+def main(opener: Callable[..., Answering] = load, clock_ns: Callable[[], int] = time.perf_counter_ns) -> None:
     """Serve the parent process, whose number is the last argument."""
     replies = live_with_parent()
-    Worker(opener, clock).serve(sys.stdin.buffer, replies)
-
-
-def _milliseconds(seconds: float) -> float:
-    return round(seconds * 1e3, 4)
+    Worker(opener, clock_ns).serve(sys.stdin.buffer, replies)
 
 
 if __name__ == "__main__":

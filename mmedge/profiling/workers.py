@@ -19,50 +19,52 @@ from mmedge.profiling.messages import (
     Hello,
     Load,
     Loaded,
-    Memory,
     Order,
-    Weigh,
+    Verified,
+    Verify,
     read_reply,
     send,
 )
 
 COMMAND = (sys.executable, "-m", "mmedge.profiling.worker")
 
-_Reply = TypeVar("_Reply", Hello, Loaded, Answered, Memory)
+_Reply = TypeVar("_Reply", Hello, Loaded, Verified, Answered)
 
 
 @contextmanager
 def running(name: str, command: Sequence[str] = COMMAND) -> Iterator[Worker]:
     """A fresh process of the candidate ``name``; leaving the block ends it (`core.children`)."""
-    born = time.perf_counter()
+    born_ns = time.perf_counter_ns()
     with started(command) as child:
-        yield Worker(name, child, born)
+        yield Worker(name, child, born_ns)
 
 
 class Worker:
     """A running process of a candidate, to be asked."""
 
-    def __init__(self, name: str, child: Child, born: float) -> None:
+    def __init__(self, name: str, child: Child, born_ns: int) -> None:
         self.name = name
+        self.born_ns = born_ns
+        """When the process was asked for."""
         self._child = child
-        self._born = born
 
     @property
-    def age(self) -> float:
-        """Seconds since the process was asked for."""
-        return time.perf_counter() - self._born
+    def pid(self) -> int:
+        """Of the process, which leads a group."""
+        return self._child.pid
 
-    def wait_until_started(self) -> None:
-        self._receive(Hello)
+    def wait_until_started(self) -> Hello:
+        return self._receive(Hello)
 
     def load(self, order: Load) -> Loaded:
         return self._request(order, Loaded)
 
+    def verify(self) -> Verified:
+        """What is the last that it can be told."""
+        return self._request(Verify(), Verified)
+
     def ask(self, order: Ask) -> Answered:
         return self._request(order, Answered)
-
-    def weigh(self) -> Memory:
-        return self._request(Weigh(), Memory)
 
     @contextmanager
     def awake(self) -> Iterator[Worker]:
