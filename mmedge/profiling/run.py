@@ -319,19 +319,32 @@ class Minute(Struct, frozen=True):
 
 
 class Load(Struct, frozen=True):
-    """What a candidate did at one arrival rate, open loop; its answers are samples of the phase ``load``."""
+    """What a candidate did at one arrival rate; its answers are samples of the phase ``load``, whose ``round`` is the
+    place of this in the run's ``load``. Response times count from when a request was due."""
 
     c: int
     rate: float
-    """Arrivals per second, Poisson."""
+    """Arrivals per second: Poisson (``server``) or evenly spaced (``stream``); 0 where all came at once."""
     offered: int
     """Requests that arrived."""
     slo: str = ""
-    """Such as ``ttft_ms<500``."""
+    """Such as ``ttft_ms<500``; several are joined by ``+``."""
     goodput: float | None = None
     """Answers per second within the objective."""
     held: bool | None = None
-    """Whether 99 % were."""
+    """Whether 99 % were; null where too few arrived to tell with 99 % confidence."""
+    seed: int = 0
+    """Of the arrivals."""
+    seconds: float = 0.0
+    """From the first arrival to the last answer, without the pauses in which others were asked."""
+    answered: int = 0
+    throughput: float | None = None
+    """Answers per second."""
+    response_ms: dict[str, float] = {}
+    """``median``, ``max``, and of ``p90``, ``p95``, ``p99`` those whose upper bound at 99 % confidence these samples
+    have."""
+    service_ms: dict[str, float] = {}
+    """The same of the answers alone, which is all that a client sees who waits for one before asking the next."""
 
 
 class Score(Struct, frozen=True):
