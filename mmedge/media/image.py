@@ -7,10 +7,11 @@ of a wide-gamut picture are taken for sRGB. Transparent parts show white.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from stat import S_ISREG
-from typing import Any, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import msgspec
 import numpy as np
@@ -19,6 +20,9 @@ from msgspec import Struct
 from mmedge.errors import InputError, ModelError
 from mmedge.media import pillow
 from mmedge.media.header import MAGIC, read_header, sniff
+
+if TYPE_CHECKING:
+    from PIL import ImageFile
 
 LENGTH_LIMIT = 20_000_000
 """Bytes of a picture file."""
@@ -74,6 +78,31 @@ def decode_picture(data: bytes, name: str, *, reject_animated: bool = False) -> 
     Raises:
         InputError: naming the picture, what is wrong with it and the limit it breaks.
     """
+    with _opened(data, name) as (image, kind, frames):
+        if frames > 1 and reject_animated:
+            raise InputError(f"the {kind} picture `{name}` is animated: it has {frames} frames, allowed is 1")
+        image.load()
+        orientation, notes = pillow.orientation(image)
+        pixels = pillow.upright(pillow.rgb(image), orientation)
+    if frames > 1:
+        notes = (f"animated: used frame 1 of {frames}", *notes)
+    return Picture(np.ascontiguousarray(pixels), notes)
+
+
+def picture_size(data: bytes, name: str) -> tuple[int, int]:
+    """Width and height in pixels as the file has them, read without decoding it.
+
+    Raises:
+        InputError: as `decode_picture` does, as far as the header shows it.
+    """
+    with _opened(data, name) as (image, _, _):
+        width, height = image.size
+    return width, height
+
+
+@contextmanager
+def _opened(data: bytes, name: str) -> Iterator[tuple[ImageFile.ImageFile, str, int]]:
+    """A picture within the limits, its kind and frames; nothing of it is decoded yet."""
     _check_length(len(data), name)
     kind = sniff(data)
     if kind is None:
@@ -83,17 +112,9 @@ def decode_picture(data: bytes, name: str, *, reject_animated: bool = False) -> 
         header = read_header(data, kind)
         if header:
             _check_size(header.width, header.height, name)
-        frames = header.frames if header else 1
-        if frames > 1 and reject_animated:
-            raise InputError(f"the {kind} picture `{name}` is animated: it has {frames} frames, allowed is 1")
         image = pillow.open_kind(data, kind)
         _check_size(*image.size, name)
-        image.load()
-        orientation, notes = pillow.orientation(image)
-        pixels = pillow.upright(pillow.rgb(image), orientation)
-    if frames > 1:
-        notes = (f"animated: used frame 1 of {frames}", *notes)
-    return Picture(np.ascontiguousarray(pixels), notes)
+        yield image, kind, header.frames if header else 1
 
 
 def resize(pixels: np.ndarray, height: int, width: int, resample: int = BILINEAR) -> np.ndarray:
