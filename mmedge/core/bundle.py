@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmedge.core.files import open_folder, open_regular, refused, sha256_of
+from mmedge.core.ledger import spent
 from mmedge.core.manifest import (
     LARGEST_MANIFEST,
     MANIFEST,
@@ -49,9 +50,9 @@ class Bundle:
             BundleError: the manifest does not list it, or it is not what the manifest says.
         """
         promise = self._promise(name)
-        with open_regular(self.path, name, promise.size) as file:
+        with spent("verify"), open_regular(self.path, name, promise.size) as file:
             content = file.read(promise.size + 1)
-        self._compare(name, hashlib.sha256(content).hexdigest())
+            self._compare(name, hashlib.sha256(content).hexdigest())
         return content
 
     def file(self, name: str) -> Path:
@@ -61,8 +62,9 @@ class Bundle:
         Raises:
             BundleError: as `read`, or the model refers to something that is no file of the bundle beside it.
         """
-        for data in self._check(name):
-            self._check(data)
+        with spent("verify"):
+            for data in self._check(name):
+                self._check(data)
         return self.path / name
 
     def verify(self, done: Callable[[str], None] = lambda name: None) -> None:

@@ -31,6 +31,9 @@ _REPLAYED = "replayed"
 _LONGEST_REFUSAL = 1 << 14
 _log = logging.getLogger(__name__)
 
+CHOSEN = "MMEDGE_READY"
+"""Environment variable: the folder to keep compiled graphs in instead."""
+
 
 class Record(Struct, frozen=True, forbid_unknown_fields=True):
     """What a folder of compiled files says of itself."""
@@ -51,13 +54,14 @@ class Refusal(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def places(bundle: Bundle) -> list[Path]:
-    """Beside the bundle, and in the user's cache folder, where other bundles of the same name may be."""
+    """Beside the bundle, and in the user's cache folder, where other bundles of the same name may be; in the folder
+    that ``MMEDGE_READY`` names, and nowhere else, where it is set."""
     path = bundle.path.resolve()
-    beside = path.with_name(f"{path.name}.ready")
+    beside, own = path.with_name(f"{path.name}.ready"), f"{path.name}-{bundle.digest[:16]}.ready"
+    if chosen := os.environ.get(CHOSEN):
+        return [Path(chosen).absolute() / own]
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # stays as it is without a home
-    return (
-        [beside, Path(cache, "mmedge", f"{path.name}-{bundle.digest[:16]}.ready")] if os.path.isabs(cache) else [beside]
-    )
+    return [beside, Path(cache, "mmedge", own)] if os.path.isabs(cache) else [beside]
 
 
 def stored(folder: Path, made_for: dict[str, str]) -> Path | None:

@@ -25,6 +25,7 @@ import msgspec
 
 from mmedge.core.backend import Backend, Options
 from mmedge.core.bundle import Bundle, Graph
+from mmedge.core.ledger import spent, tell_compiled
 from mmedge.core.writing import check_space
 from mmedge.errors import BackendError, MmedgeError, QualityError, ResourceError
 from mmedge.runtime import kept
@@ -84,11 +85,12 @@ class Entry:
             if artifact := kept.stored(place / self.name, self.made_for):
                 return artifact
             check_space(place, size_of(self.bundle, self.graph))
-            return kept.store(
-                place / self.name,
-                self.made_for,
-                lambda draft: build(self.backend, self.graph, source, draft, options),
-            )
+            with spent("compile"):
+                return kept.store(
+                    place / self.name,
+                    self.made_for,
+                    lambda draft: build(self.backend, self.graph, source, draft, options),
+                )
 
     def refuse(self, reason: str, *, wrong: bool) -> None:
         """Remove it, and have everyone who wants it told ``reason``, until `forgive`. It was ``wrong``, or could not be
@@ -163,7 +165,9 @@ def ready(bundle: Bundle, graph: Graph, backend: Backend) -> Path:
         return bundle.file(graph.file)
     if refusal := wanted.refusal():
         raise refused(wanted, refusal)
-    if artifact := wanted.artifact():
+    artifact = wanted.artifact()
+    tell_compiled(found=artifact is not None)
+    if artifact:
         _tell_unchecked(wanted)
         return artifact
     if not backend.tied_to():

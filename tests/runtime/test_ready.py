@@ -18,6 +18,7 @@ from mmedge.backends.onnxruntime import OnnxRuntime
 from mmedge.core import find
 from mmedge.core.backend import NO_OPTIONS, Options
 from mmedge.core.bundle import Bundle, Graph, Manifest, open_bundle
+from mmedge.core.ledger import Ledger, listening
 from mmedge.core.ports import Port
 from mmedge.core.recipe import Acceptance
 from mmedge.core.report import Agreement, Answers
@@ -120,6 +121,23 @@ def test_a_graph_is_compiled_once_and_kept_beside_the_bundle(bundle):
     assert first.parent.parent == bundle.path.with_name("small.bundle.ready")
     assert answer(first) == 2.0
     bundle.verify()
+
+
+def test_who_listens_hears_what_compiling_and_verifying_took_and_whether_it_was_there(bundle):
+    heard = []
+    for backend in (Copying(), Copying(), find.backend("onnxruntime")):
+        with listening(book := Ledger()):
+            ready(bundle, GRAPH, backend)
+        heard.append((book.compiled, sorted(book.seconds)))
+    assert heard == [("miss", ["compile", "verify"]), ("hit", []), ("none", ["verify"])]
+
+
+def test_a_chosen_folder_keeps_them_instead(bundle, home, tmp_path, monkeypatch):
+    beside = ready(bundle, GRAPH, ENGINE)
+    monkeypatch.setenv("MMEDGE_READY", str(tmp_path / "chosen"))
+    chosen = ready(bundle, GRAPH, ENGINE)
+    assert chosen != beside and chosen.is_relative_to(tmp_path / "chosen")
+    assert answer(chosen) == answer(beside) and not home.exists()
 
 
 def test_nothing_is_stored_of_a_graph_that_needs_no_compiling(bundle):
