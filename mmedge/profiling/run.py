@@ -7,7 +7,7 @@ could not be measured is null and says why: it is never 0.
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from msgspec import Struct
 
@@ -554,8 +554,8 @@ class Run(Struct, frozen=True):
     layers: tuple[Layer, ...] = ()
     results: Results = Results()
     validity: Validity = Validity()
-    notes: dict[str, str] = {}
-    """What people wrote beside it: keys that start with ``x-``."""
+    notes: dict[str, Any] = {}
+    """What people wrote beside it: keys of the file that start with ``x-``."""
 
     @property
     def tasks(self) -> tuple[str, ...]:
