@@ -69,7 +69,12 @@ def references(model: bytes) -> Iterator[Reference]:
     Raises:
         ValueError: it is not well-formed, nested too deep, or a reference is not a plain file name with plain numbers.
     """
-    return _walk("Model", memoryview(model), 0, iter(range(_MOST_FIELDS)))
+    return _walk("Model", memoryview(model), 0, allowance())
+
+
+def allowance() -> Iterator[int]:
+    """How many fields a model may have."""
+    return iter(range(_MOST_FIELDS))
 
 
 def _walk(kind: str, message: memoryview, depth: int, budget: Iterator[int]) -> Iterator[Reference]:
@@ -79,7 +84,7 @@ def _walk(kind: str, message: memoryview, depth: int, budget: Iterator[int]) -> 
         yield from _reference(message, budget)
         return
     seen = set()
-    for number, value in _fields(message, budget):
+    for number, value in fields(message, budget):
         child = CHILDREN[kind].get(number)
         if child and isinstance(value, memoryview):
             if number in seen and (kind, number) in SINGLE:
@@ -92,7 +97,7 @@ def _reference(tensor: memoryview, budget: Iterator[int]) -> Iterator[Reference]
     """External data is judged even where the tensor says that it does not use it: engines differ in whom they ask."""
     entries: dict[str, str] = {}
     external = False
-    for number, value in _fields(tensor, budget):
+    for number, value in fields(tensor, budget):
         if number == _EXTERNAL_DATA and isinstance(value, memoryview):
             key, text = _entry(value, budget)
             if key in entries or key not in ("location", "offset", "length"):
@@ -109,10 +114,10 @@ def _reference(tensor: memoryview, budget: Iterator[int]) -> Iterator[Reference]
 
 
 def _entry(pair: memoryview, budget: Iterator[int]) -> tuple[str, str]:
-    fields = [(number, bytes(value)) for number, value in _fields(pair, budget) if isinstance(value, memoryview)]
-    if sorted(number for number, _ in fields) != [1, 2]:
+    parts = [(number, bytes(value)) for number, value in fields(pair, budget) if isinstance(value, memoryview)]
+    if sorted(number for number, _ in parts) != [1, 2]:
         raise ValueError("has a reference to external data that is not one key and one value")
-    found = dict(fields)
+    found = dict(parts)
     return found[1].decode("utf-8"), found[2].decode("utf-8")
 
 
@@ -122,8 +127,13 @@ def _number(key: str, text: str) -> int:
     return int(text)
 
 
-def _fields(message: memoryview, budget: Iterator[int]) -> Iterator[Field]:
-    """Number and value of each field; 8 and 4 byte numbers, which nothing here needs, come as their bytes do."""
+def fields(message: memoryview, budget: Iterator[int]) -> Iterator[Field]:
+    """Number and value of each field but numbers of 8 and 4 bytes, which nothing here needs; at most as many as
+    ``budget`` yields.
+
+    Raises:
+        ValueError: it is not well-formed, or has more.
+    """
     position, end = 0, len(message)
     while position < end:
         if next(budget, None) is None:
