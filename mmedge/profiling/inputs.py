@@ -100,7 +100,8 @@ def _golden(bundles: Sequence[Bundle], task: str | None) -> Iterator[Input]:
         raise UsageError(f"`{bundles[0].path}` has no golden samples to `{task}`", hint="give --inputs")
     if not found:
         raise UsageError(
-            f"{len(bundles)} bundles have no golden sample in common", hint="give --inputs FOLDER, or --inputs synthetic"
+            f"{len(bundles)} bundles have no golden sample in common",
+            hint="give --inputs FOLDER, or --inputs synthetic",
         )
 
 

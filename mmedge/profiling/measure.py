@@ -1,99 +1,222 @@
-"""Processes started, asked in turns, weighed and ended: the raw numbers of a profile."""
+"""Processes started, asked in turns, weighed and ended: the raw numbers of a run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
+from itertools import count
 
-from msgspec.structs import asdict, replace
+from msgspec.structs import replace
 
-from mmedge.profiling.messages import Ask, Load
+from mmedge.errors import QualityError
+from mmedge.profiling import warmup
+from mmedge.profiling.memory import weigh
+from mmedge.profiling.messages import Answered, Ask, Load, Loaded
+from mmedge.profiling.meters import Health
 from mmedge.profiling.order import Order
 from mmedge.profiling.power import Meter
-from mmedge.profiling.report import Candidate, Query, Run, Start, Weight
+from mmedge.profiling.run import (
+    Answer,
+    Candidate,
+    Cold,
+    Host,
+    Input,
+    Memory,
+    Phase,
+    Protocol,
+    Sample,
+    Sentinel,
+    Warmup,
+)
+from mmedge.profiling.sentinel import sentinel_ns
+from mmedge.profiling.starts import Start
 from mmedge.profiling.workers import COMMAND, Worker, running
 
 ALONE = -1
-"""In place of a sitting's number."""
-WARMUP = -1
-"""In place of a round's number."""
+"""In place of the number of a group of processes."""
+NO_ROUND = -1
+FEWEST_ROUNDS = 2
+"""Of a group of processes, however little time there is."""
+BLOCK = 8
+"""Answers of a candidate before the next one is opened, where they do not fit into memory together."""
 
 
 @dataclass
 class Measurement:
     """What is measured, how, and what came out so far."""
 
-    candidates: Sequence[Candidate]
-    queries: Sequence[Query]
-    warmup: int
-    threads: int = 0
-    limit: int | None = None
+    candidates: list[Candidate]
+    items: Sequence[Input]
+    protocol: Protocol
     command: Sequence[str] = COMMAND
-    starts: list[Start] = field(default_factory=list)
-    weights: list[Weight] = field(default_factory=list)
-    runs: list[Run] = field(default_factory=list)
+    spans: bool = False
+    """Whether samples keep when each stage began and ended."""
+    meter: Meter = field(default_factory=Meter)
+    health: Health = field(default_factory=Health)
+    began_ns: int = field(default_factory=time.perf_counter_ns)
+    samples: list[Sample] = field(default_factory=list)
+    answers: dict[Answer, int] = field(default_factory=dict)
+    sentinel: list[Sentinel] = field(default_factory=list)
+    host: list[Host] = field(default_factory=list)
+    memory: list[Memory] = field(default_factory=list)
+    cold: list[Cold] = field(default_factory=list)
+    warmups: list[Warmup] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     """Of the engines."""
-    meter: Meter = field(default_factory=Meter)
 
-    def prepare(self, number: int) -> None:
-        """Start a candidate once to compile what has to be, and to see that it can be opened at all."""
-        with self._process(number) as worker:
-            self.starts.append(self._load(worker, number, "prepare"))
+    def prepare(self, number: int, unverified: bool) -> None:
+        """Start a candidate once: compile what has to be, and see that its golden samples are answered as they should.
 
-    def alone(self, number: int) -> None:
-        """Start a candidate to see what it needs on its own.
+        Raises:
+            QualityError: they are not, and that is not to be ignored (``unverified``).
+        """
+        candidate = self.candidates[number]
+        with self.process(number) as worker:
+            start = self._open(worker, number)
+            found = replace(candidate, engines=start.loaded.engines, engine_cache=start.loaded.compiled)
+            failed = () if candidate.command else worker.verify().failed
+        if failed and not unverified:
+            raise QualityError(
+                f"{candidate.name} does not answer its golden samples as it should: {failed[0]}",
+                hint="`mmedge verify` says more; --unverified measures it all the same, and marks it everywhere",
+            )
+        self.candidates[number] = replace(found, unverified=bool(failed))
+
+    def alone(self, number: int, items: Sequence[int]) -> None:
+        """Start a candidate to see what it needs on its own, and let it answer ``items``.
 
         Memory is weighed here: among others, a process is charged only a part of the pages that it shares with them.
         """
-        with self._process(number) as worker:
-            self._start(worker, number, ALONE)
-            self.weights.append(Weight(number, "alone", worker.weigh()))
+        with self.process(number) as worker:
+            rows = weigh(worker, number, self._load(number), [self.order_of(index) for index in items[:1] or (0,)])
+            self.memory += rows
+            for index in items:
+                self.ask(worker, number, index, ALONE, NO_ROUND, "alone")
 
-    def sitting(self, sitting: int, rounds: Iterable[tuple[int, Order]], done: Callable[[int], None]) -> None:
-        """Fresh processes of all candidates answer numbered rounds in turns; ``done`` hears the number of each."""
+    def sitting(self, group: int, rounds: Iterator[tuple[int, Order]], more: Callable[[int], bool]) -> None:
+        """Fresh processes of all candidates answer numbered rounds in turns, while there is time for ``more``, which
+        is told how many there were."""
         with ExitStack() as stack:
             workers: dict[int, Worker] = {}
-            for number in self._rotated(sitting):
-                workers[number] = stack.enter_context(self._process(number))
-                self._start(workers[number], number, sitting)
+            for number in self._rotated(group):
+                workers[number] = stack.enter_context(self.process(number))
+                self._start(workers[number], number, group)
                 workers[number].pause()
-            for index, order in rounds:
+            for done in count():
+                if not more(done):
+                    return
+                index, order = next(rounds)
+                self._sense(index)
                 for number in order:
                     with workers[number].awake() as worker:
-                        self._ask(worker, number, index % len(self.queries), sitting, index)
-                done(index)
-            for number, worker in workers.items():
-                with worker.awake():
-                    self.weights.append(Weight(number, "sitting", worker.weigh()))
+                        self.ask(worker, number, index % len(self.items), group, index, "round")
+                self._look(index, workers.values())
 
-    def _rotated(self, sitting: int) -> list[int]:
-        """Everyone starts early in one sitting and late in another."""
+    def blocks(self, group: int, rounds: Iterator[tuple[int, Order]], more: Callable[[int], bool]) -> None:
+        """The same for candidates that do not fit into memory together: each is opened for a block of answers, in an
+        order and then the reverse of it (ABBA)."""
+        for done in count(step=2 * BLOCK):
+            if not more(done):
+                return
+            taken = [next(rounds) for _ in range(2 * BLOCK)]
+            order = taken[0][1]
+            self._block(group, [index for index, _ in taken[:BLOCK]], order)
+            self._block(group, [index for index, _ in taken[BLOCK:]], order[::-1])
+
+    def _block(self, group: int, indices: Sequence[int], order: Order) -> None:
+        for number in order:
+            with self.process(number) as worker:
+                self._start(worker, number, group)
+                for index in indices:
+                    if number == order[0]:
+                        self._sense(index)
+                    self.ask(worker, number, index % len(self.items), group, index, "round")
+                    if number == order[-1]:
+                        self._look(index, (worker,))
+
+    def process(self, number: int) -> AbstractContextManager[Worker]:
+        """A fresh process of a candidate."""
+        candidate = self.candidates[number]
+        return running(candidate.name, candidate.command or self.command)
+
+    def order_of(self, index: int) -> Ask:
+        """What a worker is told to answer an input."""
+        item = self.items[index]
+        return Ask(item.task, item.file, item.text, self.protocol.limit, self.spans)
+
+    def ask(self, worker: Worker, number: int, index: int, group: int, turn: int, phase: Phase) -> Answered:
+        """Have an input answered, and keep it as a sample."""
+        with self.meter.window() as window:
+            answered = worker.ask(self.order_of(index))
+        self.keep(answered, number, index, group, turn, phase, window.energy_mj)
+        return answered
+
+    def keep(
+        self,
+        answered: Answered,
+        number: int,
+        index: int,
+        group: int,
+        turn: int,
+        phase: Phase,
+        energy_mj: dict[str, float] | None = None,
+        due_ns: int | None = None,
+    ) -> None:
+        """As a sample."""
+        said = Answer(number, index, answered.text, answered.tokens)
+        sample = Sample(
+            c=number,
+            process=group,
+            round=turn,
+            input=index,
+            phase=phase,
+            start_ns=answered.start_ns - self.began_ns,
+            answer_ns=answered.answer_ns,
+            stages_ns=answered.stages_ns,
+            token_ns=answered.token_ns,
+            answer=self.answers.setdefault(said, len(self.answers)),
+            energy_mj=energy_mj or {},
+            due_ns=due_ns,
+            spans=answered.spans,
+        )
+        self.samples.append(sample)
+
+    def _sense(self, index: int) -> None:
+        self.sentinel.append(Sentinel(index, sentinel_ns()))
+
+    def _look(self, index: int, workers: Iterator[Worker] | Sequence[Worker]) -> None:
+        pids = [worker.pid for worker in workers]
+        self.host.append(self.health.round(index, time.perf_counter_ns() - self.began_ns, pids))
+
+    def _rotated(self, group: int) -> list[int]:
+        """Everyone starts early in one group and late in another."""
         numbers = list(range(len(self.candidates)))
-        first = sitting % len(numbers)
+        first = group % len(numbers)
         return numbers[first:] + numbers[:first]
 
-    def _process(self, number: int) -> AbstractContextManager[Worker]:
-        return running(self.candidates[number].name, self.command)
-
-    def _load(self, worker: Worker, number: int, phase: str) -> Start:
-        worker.wait_until_started()
-        started = worker.age
+    def _load(self, number: int) -> Load:
         candidate = self.candidates[number]
-        loaded = worker.load(Load(candidate.bundle, candidate.backend, self.threads))
+        return Load(candidate.bundle, candidate.backend, candidate.threads)
+
+    def _open(self, worker: Worker, number: int) -> Start:
+        hello = worker.wait_until_started()
+        loaded: Loaded = worker.load(self._load(number))
         self.versions |= loaded.versions
-        return Start(number, phase, started, worker.age, loaded.seconds)
+        return Start(worker.born_ns, hello, loaded)
 
-    def _start(self, worker: Worker, number: int, sitting: int) -> None:
-        start = self._load(worker, number, "alone" if sitting == ALONE else "sitting")
-        for index in range(self.warmup):
-            self._ask(worker, number, index % len(self.queries), sitting, WARMUP)
-            if index == 0:
-                self.starts.append(replace(start, answered_s=worker.age))
+    def _start(self, worker: Worker, number: int, group: int) -> None:
+        """Open and warm up; how long starting took, files being in memory, is kept too."""
+        start = self._open(worker, number)
+        times: list[float] = []
+        while not warmup.enough(times, self.protocol.warmup_s, self.protocol.warmup_answers, self._longest_warmup()):
+            answered = self.ask(worker, number, len(times) % len(self.items), group, NO_ROUND, "warmup")
+            if not times:
+                self.cold.append(start.ledger(number, "warm", answered))
+            times.append(answered.answer_ns / 1e9)
+        self.warmups.append(Warmup(number, group, len(times), round(sum(times), 3), warmup.steady(times)))
 
-    def _ask(self, worker: Worker, number: int, query: int, sitting: int, index: int) -> None:
-        asked = self.queries[query]
-        with self.meter.window() as window:
-            answered = worker.ask(Ask(asked.task, asked.picture, asked.text, self.limit))
-        self.runs.append(Run(number, query, sitting, index, **asdict(answered), energy_mj=window.energy_mj))
+    def _longest_warmup(self) -> float:
+        """Seconds: warming up is to take a third of the budget at most."""
+        return self.protocol.budget_s / self.protocol.processes / len(self.candidates) / 3

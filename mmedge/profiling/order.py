@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from itertools import chain, islice
+from itertools import chain
 from typing import TypeAlias
 
 Order: TypeAlias = tuple[int, ...]
 """Candidates of one round by number, in the order they answer."""
 
 
-def rounds_of(count: int, rounds: int, seed: int) -> tuple[Order, ...]:
-    """Orders of ``rounds`` rounds of ``count`` candidates; balanced when they are whole blocks (`block_length`)."""
-    return tuple(islice(chain.from_iterable(_blocks(count, random.Random(seed))), rounds))
+def orders_of(count: int, seed: int) -> Iterator[Order]:
+    """Orders of rounds of ``count`` candidates without end; balanced over whole blocks (`block_length`)."""
+    return chain.from_iterable(_blocks(count, random.Random(seed)))
 
 
 def block_length(count: int) -> int:

@@ -1,193 +1,275 @@
-"""The profile from start to end: each candidate alone, then all of them in turns, then what came of it."""
+"""A run from start to end: each candidate alone, then all of them in turns, then what came of it."""
 
 from __future__ import annotations
 
 import datetime
-import os
 import platform
+import sys
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
-from itertools import pairwise
+from itertools import count
 from pathlib import Path
 
-import msgspec
-import numpy as np
 from msgspec.structs import replace
 
-from mmedge import __version__
-from mmedge.core.board import temperatures, this_board
+from mmedge.core.machine import free_memory
 from mmedge.errors import UsageError
 from mmedge.profiling.candidates import twin
-from mmedge.profiling.doubts import doubts_of
-from mmedge.profiling.measure import ALONE, Measurement
-from mmedge.profiling.meters import state_of_machine
-from mmedge.profiling.order import Order, rounds_of, whole_blocks
-from mmedge.profiling.power import Meter, Power
-from mmedge.profiling.report import SCHEMA, Candidate, Machine, Profile, Query, Run, Settings
-from mmedge.profiling.results import results_of
+from mmedge.profiling.estimates import finished, half_width
+from mmedge.profiling.keep import write_run
+from mmedge.profiling.measure import FEWEST_ROUNDS, Measurement
+from mmedge.profiling.meters import machine_of
+from mmedge.profiling.order import orders_of
+from mmedge.profiling.power import Meter
+from mmedge.profiling.provenance import made, redacted
+from mmedge.profiling.run import SCHEMA, Candidate, Inputs, Protocol, Run
 from mmedge.profiling.workers import COMMAND
-from mmedge.runtime.device import this_device
 
-SECONDS = 60
-"""That all rounds together should take where nobody says how many."""
-FEWEST_ROUNDS, MOST_ROUNDS = 30, 240
-"""Of those; a longer list of pictures is answered whole if it fits the time."""
-SAVE_EVERY = 10
-"""Rounds."""
+SAVE_EVERY_S = 5.0
+ALONE = 2
+"""Answers of each candidate alone, after its memory was weighed."""
+SHARE_OF_MEMORY = 0.8
+"""Of what is free, that candidates may take together to be open at the same time."""
+SPARE = 2
+"""Groups of processes that the budget has room for, times those that are asked for: more groups say more about how
+processes differ than longer ones would."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to measure."""
+
+    budget_s: float = 120.0
+    """For the rounds, with starting and warming up; at least `Settings.processes` groups are measured all the same."""
+    precision: float = 0.02
+    """It stops when the interval of every ratio reaches no further than this share from its middle."""
+    margin: float = 0.03
+    """Ratios closer to 1 are the same."""
+    processes: int = 5
+    """Groups of fresh processes at least."""
+    rounds: int | None = None
+    """In all, instead of a budget."""
+    seed: int = 7
+    """Of the order in which candidates answer, and of everything else that is drawn."""
+    limit: int | None = None
+    """Longest answer, in tokens."""
+    warmup_s: float = 3.0
+    warmup_answers: int = 10
+    answer_all: bool = False
+    """Every candidate answers every input once before the rounds, so that quality is judged by all of them."""
+    spans: bool = False
+    """Keep when each stage of each answer began and ended."""
+    unverified: bool = False
+    """Measure candidates whose golden samples fail too."""
 
 
 def profile(
     candidates: Sequence[Candidate],
-    queries: Sequence[Query],
+    inputs: Inputs,
+    settings: Settings = Settings(),
     *,
-    rounds: int | None = None,
-    warmup: int = 5,
-    sittings: int = 5,
-    threads: int = 0,
-    limit: int | None = None,
-    seed: int = 0,
     save: Path | None = None,
-    say: Callable[[str], None] = lambda line: None,
+    say: Say = lambda line: None,
     command: Sequence[str] = COMMAND,
-) -> Profile:
-    """Compare candidates (`candidates.candidates_of`) on the same queries (`queries`).
+) -> Run:
+    """Compare candidates (`candidates.candidates_of`) on the same inputs (`inputs.inputs_of`).
+
+    The first candidate is what the others are compared with, and takes part a second time under another name.
 
     Args:
-        candidates: the first is what the others are compared with, and takes part a second time.
-        queries: what is asked, in turn.
-        rounds: each candidate answers once a round; None takes as many as fit a minute.
-        warmup: answers of every fresh process that do not count.
-        sittings: groups of fresh processes that the rounds are spread over.
-        threads: CPU threads of each candidate; 0 means all cores.
-        limit: longest answer, in tokens.
-        seed: of the order in which candidates answer.
-        save: JSON file that is written every few rounds, and is complete when this returns.
+        candidates: what is compared.
+        inputs: what they are asked, in turn.
+        settings: how.
+        save: JSON file that is whole at every moment, and complete when this returns.
         say: hears what is being done.
         command: what starts a worker.
 
     Raises:
+        QualityError: a candidate does not answer its golden samples as it should.
         MmedgeError: what a worker met, with its exit code.
     """
-    settings = Settings(FEWEST_ROUNDS if rounds is None else rounds, warmup, sittings, threads, limit, seed)
-    _check(candidates, queries, settings)
-    everyone = (*candidates, twin(candidates[0]))
-    meter = Meter()
-    measurement = Measurement(everyone, queries, warmup, threads, limit, command, meter=meter)
-    draft = _draft(everyone, queries, settings, meter.power)
-    _keep(draft, save)
-    _measure_alone(measurement, say)
-    draft = _planned(draft, rounds or choose_rounds(measurement.runs, len(everyone), len(queries)))
-    _measure_in_turns(draft, measurement, save, say)
-    finished = _finished(_filled(draft, measurement))
-    _keep(finished, save)
-    return finished
+    _check(candidates, inputs, settings)
+    return _Running([*candidates, twin(candidates[0])], inputs, settings, save, say, command).run()
 
 
-def _measure_alone(measurement: Measurement, say: Callable[[str], None]) -> None:
-    """Everyone but the twin."""
-    for doing, step in (("preparing", measurement.prepare), ("starting", measurement.alone)):
-        for number, candidate in enumerate(measurement.candidates[:-1]):
-            say(f"{doing} {candidate.name}")
-            step(number)
+def aa(
+    candidate: Candidate,
+    inputs: Inputs,
+    settings: Settings = Settings(),
+    *,
+    save: Path | None = None,
+    say: Say = lambda line: None,
+    command: Sequence[str] = COMMAND,
+) -> Run:
+    """A candidate against itself alone: what can this machine resolve?"""
+    return profile([candidate], inputs, settings, save=save, say=say, command=command)
 
 
-def _measure_in_turns(draft: Profile, measurement: Measurement, save: Path | None, say: Callable[[str], None]) -> None:
-    def done(index: int) -> None:
-        say(f"round {index + 1} of {len(draft.order)}")
-        if (index + 1) % SAVE_EVERY == 0:
-            _keep(_filled(draft, measurement), save)
+class _Running:
+    """A run while it is being measured."""
 
-    for sitting, part in enumerate(_split(draft.order, draft.settings.sittings)):
-        say(f"sitting {sitting + 1} of {draft.settings.sittings}")
-        measurement.sitting(sitting, part, done)
+    def __init__(
+        self,
+        candidates: list[Candidate],
+        inputs: Inputs,
+        settings: Settings,
+        save: Path | None,
+        say: Say,
+        command: Sequence[str],
+    ) -> None:
+        self.settings = settings
+        self.save = save
+        self.say = say
+        self.meter = Meter()
+        protocol = Protocol(
+            scenario="single",
+            interleave="rounds",
+            seed=settings.seed,
+            processes=settings.processes,
+            budget_s=settings.budget_s,
+            precision=settings.precision,
+            margin=settings.margin,
+            limit=settings.limit,
+            warmup_s=settings.warmup_s,
+            warmup_answers=settings.warmup_answers,
+        )
+        self.measurement = Measurement(candidates, inputs.items, protocol, command, settings.spans, meter=self.meter)
+        self.draft = Run(
+            schema=SCHEMA,
+            mmedge=made(),
+            started=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            seed=settings.seed,
+            argv=redacted(sys.argv),
+            complete=False,
+            machine=machine_of(),
+            software={name: version(name) for name in ("numpy", "pillow")} | {"python": platform.python_version()},
+            candidates=tuple(candidates),
+            inputs=inputs,
+            protocol=protocol,
+        )
+        self.saved_s = 0.0
+
+    def run(self) -> Run:
+        self.keep(self.filled())
+        try:
+            self.alone()
+            self.in_turns()
+        except BaseException:
+            self.stop("interrupted")
+            self.keep(self.filled())
+            raise
+        self.say("judging")
+        whole = finished(replace(self.filled(), complete=True))
+        self.keep(whole)
+        return whole
+
+    def alone(self) -> None:
+        """Everyone but the twin, which then is what the first one was found to be."""
+        measurement, names = self.measurement, self.measurement.candidates
+        own = range(len(names) - 1)
+        for number in own:
+            self.say(f"preparing {names[number].name}")
+            measurement.prepare(number, self.settings.unverified)
+        names[-1] = twin(names[0])
+        everything = range(len(measurement.items))
+        for number in own:
+            self.say(f"alone: {names[number].name}")
+            measurement.alone(number, everything if self.settings.answer_all else everything[:ALONE])
+        if self.needed() > SHARE_OF_MEMORY * free_memory():
+            self.draft = replace(self.draft, protocol=replace(self.draft.protocol, interleave="blocks"))
+            measurement.protocol = self.draft.protocol
+        self.keep(self.filled())
+
+    def needed(self) -> int:
+        """Bytes of all candidates together, the twin too."""
+        steady = {row.c: row.pss or row.hwm or 0 for row in self.measurement.memory if row.stage == "total"}
+        return sum(steady.values()) + steady.get(0, 0)
+
+    def in_turns(self) -> None:
+        """Groups of fresh processes, until the ratios are precise enough or time is spent."""
+        settings, measurement = self.settings, self.measurement
+        rounds = enumerate(orders_of(len(measurement.candidates), settings.seed))
+        measure = measurement.blocks if self.draft.protocol.interleave == "blocks" else measurement.sitting
+        began = time.monotonic()
+        for group in count():
+            if reason := self.reason_to_stop(group, time.monotonic() - began):
+                self.stop(reason)
+                return
+            measure(group, rounds, self.time_for(group, began))
+
+    def reason_to_stop(self, group: int, spent_s: float) -> str:
+        """Before a group; empty if there is none."""
+        settings = self.settings
+        if settings.rounds is not None:
+            return "rounds" if group >= min(settings.processes, settings.rounds) else ""
+        if group < settings.processes:
+            return ""
+        if half_width(self.measurement.samples, len(self.measurement.candidates)) <= settings.precision:
+            return "precision"
+        share = settings.budget_s / settings.processes / SPARE
+        return "budget" if spent_s + share / 2 > settings.budget_s else ""
+
+    def time_for(self, group: int, began: float) -> Callable[[int], bool]:
+        """Whether there is time for another round of a group, after so many."""
+        settings = self.settings
+        parts = settings.processes
+        until = time.monotonic() + settings.budget_s / parts / SPARE
+        if settings.rounds is not None:
+            parts = min(parts, settings.rounds)
+            share = settings.rounds * (group + 1) // parts - settings.rounds * group // parts
+
+        def more(done: int) -> bool:
+            self.tell(group, done, time.monotonic() - began)
+            if settings.rounds is not None:
+                return done < share
+            return done < FEWEST_ROUNDS or time.monotonic() < until
+
+        return more
+
+    def tell(self, group: int, done: int, spent_s: float) -> None:
+        total = len(self.measurement.host)
+        self.say(f"processes {group + 1}, round {done + 1} ({total} in all), {spent_s:.0f} s")
+        if time.monotonic() - self.saved_s > SAVE_EVERY_S:
+            self.keep(self.filled())
+
+    def stop(self, reason: str) -> None:
+        rounds = len({sample.round for sample in self.measurement.samples if sample.phase == "round"})
+        self.draft = replace(self.draft, protocol=replace(self.draft.protocol, rounds=rounds, stop_reason=reason))
+
+    def filled(self) -> Run:
+        measured = self.measurement
+        return replace(
+            self.draft,
+            software=self.draft.software | measured.versions,
+            candidates=tuple(measured.candidates),
+            samples=tuple(measured.samples),
+            answers=tuple(measured.answers),
+            sentinel=tuple(measured.sentinel),
+            host=tuple(measured.host),
+            memory=tuple(measured.memory),
+            cold=tuple(measured.cold),
+            warmups=tuple(measured.warmups),
+        )
+
+    def keep(self, run: Run) -> None:
+        if self.save:
+            write_run(run, self.save)
+        self.saved_s = time.monotonic()
 
 
-def choose_rounds(runs: Sequence[Run], candidates: int, queries: int) -> int:
-    """As many whole blocks as fit `SECONDS`, judged by the answers of each candidate alone (all but the twin's)."""
-    alone = [run for run in runs if run.sitting == ALONE]
-    seconds = [
-        float(np.median([run.answer_ms for run in alone if run.candidate == number])) / 1e3
-        for number in range(candidates - 1)
-    ]
-    fitting = SECONDS / max(sum(seconds) + seconds[0], 1e-6)
-    return whole_blocks(candidates, int(min(max(fitting, FEWEST_ROUNDS), max(MOST_ROUNDS, queries))))
-
-
-def _check(candidates: Sequence[Candidate], queries: Sequence[Query], settings: Settings) -> None:
-    if not candidates or not queries:
+def _check(candidates: Sequence[Candidate], inputs: Inputs, settings: Settings) -> None:
+    if not candidates or not inputs.items:
         raise UsageError("there is nothing to profile", hint="name at least one bundle and one picture")
-    for option, least in (("rounds", 1), ("warmup", 1), ("sittings", 1), ("threads", 0)):
-        if (value := getattr(settings, option)) < least:
-            raise UsageError(f"--{option} is {value}, it must be at least {least}")
-
-
-def _split(order: Sequence[Order], parts: int) -> list[list[tuple[int, Order]]]:
-    """Numbered rounds in consecutive parts that differ in length by one at most."""
-    edges = [len(order) * part // parts for part in range(parts + 1)]
-    numbered = list(enumerate(order))
-    return [numbered[begin:end] for begin, end in pairwise(edges)]
-
-
-def _draft(candidates: tuple[Candidate, ...], queries: Sequence[Query], settings: Settings, power: Power) -> Profile:
-    return Profile(
-        schema=SCHEMA,
-        mmedge=__version__,
-        begun=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        complete=False,
-        settings=settings,
-        machine=_machine(power),
-        software={"python": platform.python_version(), "numpy": version("numpy"), "pillow": version("pillow")},
-        candidates=candidates,
-        queries=tuple(queries),
-        order=(),
-    )
-
-
-def _planned(draft: Profile, rounds: int) -> Profile:
-    settings = replace(draft.settings, rounds=rounds, sittings=min(draft.settings.sittings, rounds))
-    return replace(draft, settings=settings, order=rounds_of(len(draft.candidates), rounds, settings.seed))
-
-
-def _machine(power: Power) -> Machine:
-    device = this_device()
-    return Machine(
-        **{field: getattr(device, field) for field in device.__struct_fields__},
-        kernel=platform.release(),
-        before=state_of_machine(),
-        board=this_board(),
-        power=power,
-    )
-
-
-def _filled(draft: Profile, measurement: Measurement) -> Profile:
-    return replace(
-        draft,
-        software=draft.software | measurement.versions,
-        starts=tuple(measurement.starts),
-        weights=tuple(measurement.weights),
-        runs=tuple(measurement.runs),
-    )
-
-
-def _finished(measured: Profile) -> Profile:
-    machine = replace(measured.machine, after=state_of_machine(), temperatures_after=temperatures())
-    whole = replace(measured, complete=True, machine=machine, results=results_of(measured))
-    return replace(whole, doubts=doubts_of(whole))
-
-
-def _keep(profile: Profile, path: Path | None) -> None:
-    """Write the profile so that the file is whole at every moment."""
-    if path is None:
-        return
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with draft.open("wb") as file:
-            file.write(msgspec.json.encode(profile) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
-        raise UsageError(f"cannot write `{path}`: {(error.strerror or '').lower()}") from error
-    finally:
-        if draft.exists():
-            draft.unlink()
+    least = {"rounds": 1, "processes": 1, "warmup_answers": 1}
+    for option, bound in least.items():
+        value = getattr(settings, option)
+        if value is not None and value < bound:
+            raise UsageError(f"--{option.replace('_', '-')} is {value}, it must be at least {bound}")
+    for option in ("budget_s", "precision", "margin"):
+        if not getattr(settings, option) > 0:
+            name = {"budget_s": "budget", "precision": "ci"}.get(option, option)
+            raise UsageError(f"--{name} is {getattr(settings, option)}, it must be more than 0")

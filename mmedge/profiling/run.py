@@ -427,7 +427,7 @@ class Absolute(Struct, frozen=True):
     c: int
     metric: str
     """``answer_ms``, ``ttft_ms``, ``tpot_ms``, ``itl_ms``, ``tokens_per_s``, ``<stage>_ms``, ``other_ms``,
-    ``peak_pss``, ``steady_pss``, ``peak_hwm``, ``bundle_bytes``, ``cold_ms``, ``answer_mj``, a metric of quality, ..."""
+    ``peak_pss``, ``steady_pss``, ``peak_hwm``, ``bundle_bytes``, ``cold_ms``, ``answer_mj``, a metric of quality..."""
     stat: str
     """``median``, ``p90``, ``p95``, ``p99``, ``p99.9``, ``mean``, ``max``, ``value``."""
     value: float | None

@@ -15,7 +15,7 @@ BEGAN_NS = time.perf_counter_ns()
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Protocol, TypeAlias
 
 from mmedge.core import find
 from mmedge.core.bundle import open_bundle
@@ -33,7 +33,6 @@ from mmedge.profiling.messages import (
     Order,
     Reply,
     Verified,
-    Verify,
     read_order,
     send,
 )
@@ -63,13 +62,31 @@ class Answering(Protocol):
     def close(self) -> None: ...
 
 
+def golden_failures(order: Load) -> tuple[str, ...]:
+    """Which golden samples of a bundle are not answered as they should be, and in what."""
+    found = verify(open_bundle(Path(order.bundle)), backend=order.backend, threads=order.threads)
+    return tuple(
+        f"{check.sample}: {check.what} is {check.value:.4g}, the bound is {check.bound:.4g}"
+        for check in found.checks
+        if not check.passed
+    )
+
+
+Check: TypeAlias = Callable[[Load], tuple[str, ...]]
+"""What is wrong with the answers of a bundle; nothing if nothing is."""
+
+
 class Worker:
     """Carries out orders with the bundle that the first one opened."""
 
     def __init__(
-        self, opener: Callable[..., Answering] = load, clock_ns: Callable[[], int] = time.perf_counter_ns
+        self,
+        opener: Callable[..., Answering] = load,
+        check: Check = golden_failures,
+        clock_ns: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
         self._opener = opener
+        self._check = check
         self._clock_ns = clock_ns
         self._pipeline: Answering | None = None
         self._loaded: Load | None = None
@@ -108,9 +125,7 @@ class Worker:
         assert order and self._pipeline, "verified before a bundle was opened"
         self._pipeline.close()
         self._pipeline = None
-        found = verify(open_bundle(Path(order.bundle)), backend=order.backend, threads=order.threads)
-        failed = (f"{check.sample}: {check.what} {check.value:.4g}" for check in found.checks if not check.passed)
-        return Verified(tuple(failed))
+        return Verified(self._check(order))
 
     def _answer(self, order: Ask) -> Answered:
         assert self._pipeline, "asked before a bundle was opened"
@@ -146,10 +161,14 @@ def _clock(weigh: bool) -> Clock:
     return WeighingClock()
 
 
-def main(opener: Callable[..., Answering] = load, clock_ns: Callable[[], int] = time.perf_counter_ns) -> None:
+def main(
+    opener: Callable[..., Answering] = load,
+    check: Check = golden_failures,
+    clock_ns: Callable[[], int] = time.perf_counter_ns,
+) -> None:
     """Serve the parent process, whose number is the last argument."""
     replies = live_with_parent()
-    Worker(opener, clock_ns).serve(sys.stdin.buffer, replies)
+    Worker(opener, check, clock_ns).serve(sys.stdin.buffer, replies)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Candidates whose answers and times are set by the test (see `stand_in.py`), and profiles made up of given times."""
+"""Candidates whose answers and times are set by the test (see `stand_in.py`), and runs that nobody measured."""
 
 from __future__ import annotations
 
@@ -6,31 +6,49 @@ import json
 import os
 import select
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from PIL import Image
 
-from mmedge.profiling.candidates import twin
-from mmedge.profiling.messages import Memory
-from mmedge.profiling.meters import State
-from mmedge.profiling.report import (
-    SCHEMA,
-    Candidate,
-    Machine,
-    Profile,
-    Query,
-    Run,
-    Settings,
-    Start,
-    Weight,
+from mmedge.core.bundle import Golden, Graph, Manifest
+from mmedge.core.recipe import Acceptance
+from mmedge.core.report import Agreement, Answers
+from mmedge.core.target import Target
+from mmedge.core.writing import new_bundle
+from mmedge.profiling.run import Candidate, Input, Inputs
+
+GRAPHS = (
+    Graph("encoder", "graphs/encoder.onnx", (), (), "int8"),
+    Graph("decoder", "graphs/decoder.onnx", (), (), "float32"),
 )
-from mmedge.profiling.results import results_of
-
-QUIET = State(load=0.5, governors=("performance",), on_battery=False, swap_mb=0.0)
+TARGET = Target("cpu", "Any CPU", "any", 4096, {"tower": "openvino", "decode": "onnxruntime"}, ("float32",), {}, 23)
+MANIFEST = Manifest(
+    schema=1,
+    name="small",
+    title="",
+    model="builtin:small",
+    family="blip",
+    tasks=("caption", "ask"),
+    target=TARGET,
+    graphs=GRAPHS[:1],
+    config={"model": {}, "image": {}, "text": {"clean_up_tokenization_spaces": True}, "generation": {}},
+    assets={"tokenizer": "assets/tokenizer.json"},
+    golden=(
+        Golden("golden/0", "caption", None, (1,), "a cat"),
+        Golden("golden/1", "ask", "is this a cat?", (1,), "yes"),
+    ),
+    accept=Acceptance(0.99, 1.0),
+    agreement=(Agreement("encoder", "int8", 0.0, 1.0, "0", 1),),
+    answers=Answers(0, 0),
+    preprocess_max_abs=0.0,
+    made_with={},
+    files={},
+)
 
 
 @pytest.fixture(scope="session")
@@ -52,9 +70,16 @@ def make_candidate() -> Callable[..., Candidate]:
 
 
 @pytest.fixture(scope="session")
-def make_queries() -> Callable[..., tuple[Query, ...]]:
-    def make(expected: str | None = None) -> tuple[Query, ...]:
-        return tuple(Query(f"{number}", f"/{number}.png", "caption", None, expected) for number in range(4))
+def make_inputs() -> Callable[..., Inputs]:
+    """Four files, each of which holds its own name."""
+
+    def make(folder: Path, *expected: str) -> Inputs:
+        items = []
+        for number in range(4):
+            file = folder / f"{number}.png"
+            file.write_text(file.name)
+            items.append(Input(f"{number}", "caption", str(file), None, expected, {"megapixels": 1.0 + number}))
+        return Inputs("made", "0" * 64, tuple(items))
 
     return make
 
@@ -65,8 +90,8 @@ def candidate(make_candidate: Callable[..., Candidate], tmp_path: Path) -> Calla
 
 
 @pytest.fixture
-def queries(make_queries: Callable[..., tuple[Query, ...]]) -> tuple[Query, ...]:
-    return make_queries()
+def inputs(make_inputs: Callable[..., Inputs], tmp_path: Path) -> Inputs:
+    return make_inputs(tmp_path)
 
 
 @pytest.fixture
@@ -96,53 +121,20 @@ def make_run() -> Callable[..., Any]:
     return module.made_up_run  # type: ignore[no-any-return]
 
 
-@pytest.fixture(scope="session")
-def made_up() -> Callable[..., Profile]:
-    """A whole profile in which candidate and round decide how long an answer took, in ms."""
+@pytest.fixture
+def bundle(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a bundle whose graphs nobody opens, with two golden pictures of ``colours``."""
 
-    def make(
-        times: Callable[[int, int], float] = lambda candidate, index: 10.0,
-        *,
-        rounds: int = 30,
-        text: Callable[[int, int], str] = lambda candidate, index: "a picture",
-        tokens: Callable[[int], int] = lambda candidate: 3,
-        names: Sequence[str] = ("float32 onnxruntime", "int8 onnxruntime"),
-        pictures: int = 3,
-        expected: str | None = None,
-        state: State = QUIET,
-    ) -> Profile:
-        own = [Candidate(name, f"/{name}", "0" * 64, None, {"encoder": "float32"}, 5 << 20) for name in names]
-        candidates = (*own, twin(own[0]))
-        order = tuple(tuple(range(len(candidates))) for _ in range(rounds))
-        runs = [
-            _run(number, index, pictures, rounds, times(number, index), text(number, index), tokens(number))
-            for index, row in enumerate(order)
-            for number in row
-        ]
-        everyone = range(len(candidates))
-        profile = Profile(
-            schema=SCHEMA,
-            mmedge="0",
-            begun="2025-01-01T00:00:00+00:00",
-            complete=True,
-            settings=Settings(rounds, warmup=5, sittings=5, threads=0, limit=None, seed=0),
-            machine=Machine("Some CPU", "x86_64", 4, 4096, "", "6.1", state, state),
-            software={},
-            candidates=candidates,
-            queries=tuple(
-                Query(str(number), f"/{number}.png", "caption", None, expected) for number in range(pictures)
-            ),
-            order=order,
-            starts=tuple(Start(number, "sitting", 0.2, 0.5, 0.3, 0.6) for number in everyone),
-            weights=tuple(Weight(number, "alone", Memory(50 << 20, 40 << 20, 70 << 20)) for number in everyone[:-1]),
-            runs=tuple(runs),
-        )
-        return replace(profile, results=results_of(profile))
+    def write(name: str = "small.bundle", colours: tuple[str, str] = ("red", "blue"), **changes: Any) -> Path:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        with new_bundle(tmp_path / name) as draft:
+            for file in ("assets/tokenizer.json", "graphs/encoder.onnx"):
+                (draft.folder / file).parent.mkdir(parents=True, exist_ok=True)
+                (draft.folder / file).write_bytes(b"")
+            for number, colour in enumerate(colours):
+                picture = draft.folder / f"golden/{number}/picture.png"
+                picture.parent.mkdir(parents=True)
+                Image.new("RGB", (20, 30), colour).save(picture)
+            return draft.finish(replace(MANIFEST, **changes)).path
 
-    return make
-
-
-def _run(number: int, index: int, pictures: int, rounds: int, ms: float, text: str, tokens: int) -> Run:
-    stages = {"encode": ms * 0.6, "prefill": ms * 0.1, "decode_loop": ms * 0.3}
-    times = tuple(ms * (0.7 + 0.3 * token / max(tokens - 1, 1)) for token in range(tokens))
-    return Run(number, index % pictures, min(4, index * 5 // rounds), index, text, ms, stages, times)
+    return write

@@ -2,9 +2,10 @@
 
 Run as ``python stand_in.py PARENT``; the bundle that it is told to load is that file. Its clock moves by what it is
 told that stages take, so that nothing in a test depends on how fast this machine is. Keys of the file: ``stages`` (ms),
-``tokens``, ``text`` (one, or one per picture name), ``first`` (the first answer of a process takes so many times as
-long), ``noise`` (standard deviation of the logarithm of all times), ``drift`` (the same for a whole process),
-``error`` (name of an MmedgeError), ``die`` (exit code, or ``SIGNAME``), ``child``.
+``tokens``, ``text`` (one, or one per picture, which holds its own name), ``first`` (the first answer of a process takes
+so many times as long), ``noise`` (standard deviation of the logarithm of all times), ``drift`` (the same for a whole
+process), ``error`` (name of an MmedgeError), ``failed`` (what golden samples say), ``die`` (exit code, or ``SIGNAME``),
+``child``.
 """
 
 import json
@@ -13,17 +14,24 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from mmedge import errors
+from mmedge.profiling.messages import Load
 from mmedge.profiling.worker import main
 from mmedge.runtime.pipeline import Answer, Piece
 
-now = 0.0
+now = time.perf_counter_ns()
+"""As the profiler's own clock, but it stands still."""
 
 
-def clock() -> float:
+def clock_ns() -> int:
     return now
+
+
+def failed(order: Load) -> tuple[str, ...]:
+    return tuple(json.loads(Path(order.bundle).read_text()).get("failed", ()))
 
 
 class StandIn:
@@ -41,9 +49,9 @@ class StandIn:
         Path(f"{path}.pid").write_text(str(os.getpid()))
         self.chance = random.Random(f"{path.name} {self._starts(path)}")
         self.pace = self._noise("drift") * self.told.get("first", 1.0)
-        now += 0.25
+        now += 250_000_000
 
-    def answer(self, task, picture, text, *, limit, show) -> Answer:
+    def answer(self, task, picture, text, *, limit, show, clock) -> Answer:
         global now
         if "die" in self.told:
             self._die(self.told["die"])
@@ -52,13 +60,17 @@ class StandIn:
         stages = {name: ms * factor for name, ms in self.told.get("stages", {"encode": 10.0}).items()}
         count = min(limit or 100, self.told.get("tokens", 3))
         loop = stages.get("decode_loop", 0.0)
-        now += (sum(stages.values()) - loop) / 1e3
+        now += int((sum(stages.values()) - loop) * 1e6)
+        clock.stages_ns |= {name: int(ms * 1e6) for name, ms in stages.items()}
         for token in range(count):
-            now += loop / count / 1e3
+            now += int(loop / count * 1e6)
             show(Piece("a", token, 0.0))
         said = self.told.get("text", "a picture")
-        said = said if isinstance(said, str) else said[picture.name]
+        said = said if isinstance(said, str) else said[picture.decode()]
         return Answer(said, tuple(range(count)), "stop", stages)
+
+    def close(self) -> None:
+        pass
 
     def _noise(self, kind: str) -> float:
         return self.chance.lognormvariate(0.0, self.told.get(kind, 0.0))
@@ -77,4 +89,4 @@ class StandIn:
 
 
 if __name__ == "__main__":
-    main(StandIn, clock)
+    main(StandIn, failed, clock_ns)

@@ -1,11 +1,15 @@
 from collections import Counter
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import pytest
 
-from mmedge.profiling.order import block_length, rounds_of, whole_blocks
+from mmedge.profiling.order import Order, block_length, orders_of, whole_blocks
 
 COUNTS = range(1, 9)
+
+
+def rounds_of(count: int, rounds: int, seed: int) -> tuple[Order, ...]:
+    return tuple(islice(orders_of(count, seed), rounds))
 
 
 def blocks(count: int, number: int = 3):

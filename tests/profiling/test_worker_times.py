@@ -25,13 +25,16 @@ class Clock:
     """Stands still but for those who sleep."""
 
     def __init__(self) -> None:
-        self.now = 0.0
+        self.now = 0
 
-    def perf_counter(self) -> float:
+    def perf_counter_ns(self) -> int:
         return self.now
 
+    def perf_counter(self) -> float:
+        return self.now / 1e9
+
     def sleep(self, seconds: float) -> None:
-        self.now += seconds
+        self.now += round(seconds * 1e9)
 
 
 @pytest.fixture
@@ -76,8 +79,8 @@ def serve(clock):
         orders, replies = io.BytesIO(), io.BytesIO()
         send(Load("/bundle", None, 0), orders)
         for picture in pictures:
-            send(Ask("caption", str(picture), None, None), orders)
-        worker = Worker(lambda path, backend, threads: pipeline(delays), clock.perf_counter)
+            send(Ask("caption", str(picture), None, spans=True), orders)
+        worker = Worker(lambda path, backend, threads: pipeline(delays), clock_ns=clock.perf_counter_ns)
         worker.serve(orders.getvalue().splitlines(), replies)
         return [read_reply(line) for line in replies.getvalue().splitlines()][2:]
 
@@ -94,14 +97,20 @@ def serve(clock):
 )
 def test_a_delay_lands_in_the_stage_that_it_is_in(delays, stages, serve, picture):
     [found] = serve(picture, **delays)
-    assert {name: ms for name, ms in found.stages_ms.items() if ms} == pytest.approx(stages)
-    assert found.answer_ms == pytest.approx(sum(stages.values()))
+    assert {name: ns / 1e6 for name, ns in found.stages_ns.items() if ns} == stages
+    assert found.answer_ns / 1e6 == sum(stages.values())
+
+
+def test_spans_say_when_each_stage_ran(serve, picture):
+    [found] = serve(picture, encoder=0.02, decoder=[0.01, 0.005])
+    took = [(name, begin / 1e6, end / 1e6) for name, begin, end in found.spans if end > begin]
+    assert took[:3] == [("encode", 0, 20), ("prefill", 20, 30), ("decode_loop", 30, 35)]
 
 
 def test_tokens_come_one_after_the_other(serve, picture):
     [found] = serve(picture, encoder=0.02, decoder=[0.01, 0.005])
-    assert found.token_ms == pytest.approx((30.0, 35.0, 40.0))
-    assert found.answer_ms == pytest.approx(45.0)  # the step that ends the answer gives no token
+    assert found.token_ns == (30_000_000, 35_000_000, 40_000_000)
+    assert found.answer_ns == 45_000_000  # the step that ends the answer gives no token
 
 
 def test_an_error_of_the_pipeline_is_a_reply_and_the_worker_goes_on(serve, picture):
