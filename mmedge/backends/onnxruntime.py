@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,6 +27,9 @@ from mmedge.core.machine import usable_cores
 from mmedge.core.manifest import Graph
 from mmedge.core.ports import CacheShape, Port, Tensors
 from mmedge.needs import needs
+
+if TYPE_CHECKING:
+    from mmedge.backends._onnxruntime_profile import PlainOnnxRuntime, ProfiledOnnxRuntime
 
 _SILENT = 4
 """Log severity "fatal": what goes wrong is raised, and then told once."""
@@ -57,6 +60,19 @@ class OnnxRuntime:
             engine = _library().InferenceSession(artifact, settings, providers=self.providers())
         check_edges(graph, _names(engine.get_inputs()), _names(engine.get_outputs()))
         return OnnxRuntimeSession(graph, engine, self.device)
+
+    def open_profiled(
+        self, graph: Graph, source: Path, threads: int = 0, options: Options = NO_OPTIONS
+    ) -> ProfiledOnnxRuntime:
+        from mmedge.backends._onnxruntime_profile import open_profiled  # needs this module
+
+        return open_profiled(graph, source, _settings(graph, threads), self.providers(), self.device)
+
+    def open_plain(self, graph: Graph, source: Path, outputs: Sequence[str] = ()) -> PlainOnnxRuntime:
+        """With every node of the file run as it is written, and these tensors among the outputs; slow."""
+        from mmedge.backends._onnxruntime_profile import open_plain
+
+        return open_plain(graph, source, _settings(graph, threads=0), outputs)
 
     def providers(self) -> list[str]:
         """Who computes, as ONNX Runtime calls them, the first choice first."""

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,8 +32,12 @@ from mmedge.backends._inputs import Inputs
 from mmedge.core.backend import NO_OPTIONS, Options
 from mmedge.core.machine import usable_cores
 from mmedge.core.manifest import Graph
+from mmedge.core.onnx_graph import read_graph
 from mmedge.core.ports import CacheShape, Tensors
 from mmedge.needs import needs
+
+if TYPE_CHECKING:
+    from mmedge.backends._openvino_profile import ProfiledOpenVino
 
 _BEAM = "beam_idx"
 _MODEL = ".xml"
@@ -57,11 +61,7 @@ class OpenVino:
         stateful = bool(graph.cache and not graph.cache.capacity)
         artifact = output / f"{graph.component}{'.blob' if _reads_state_back() or not stateful else _MODEL}"
         with told_as_ours(f"openvino cannot compile `{graph.component}`", _exceptions()):
-            model = _read(source)
-            check_edges(graph, _names(model.inputs), _names(model.outputs))
-            if graph.cache and stateful:
-                _split_unmasked_attention(model)
-                _keep_cache_inside(model, graph.cache)
+            model = _prepared(graph, source)
             if artifact.suffix == _MODEL:
                 _library().serialize(model, artifact)
                 return artifact
@@ -78,6 +78,17 @@ class OpenVino:
             blob = _library().Tensor(file, shared_memory=True)
             compiled = _core().import_model(blob, "CPU", _settings(graph, threads))
             return OpenVinoSession(graph, compiled.create_infer_request(), file)
+
+    def open_profiled(
+        self, graph: Graph, source: Path, threads: int = 0, options: Options = NO_OPTIONS
+    ) -> ProfiledOpenVino:
+        from mmedge.backends import _openvino_profile  # needs this module
+
+        names = frozenset(node.name for node in read_graph(source.read_bytes()).nodes)
+        with told_as_ours(f"openvino cannot compile `{graph.component}`", _exceptions()):
+            settings = {**_settings(graph, threads), _openvino_profile.SETTING: True}
+            compiled = _core().compile_model(_prepared(graph, source), "CPU", settings)
+            return _openvino_profile.ProfiledOpenVino(graph, compiled, names)
 
 
 class OpenVinoSession:
@@ -147,6 +158,16 @@ def _read(source: Path) -> Any:
     return reader.convert(reader.load(str(source)))
 
 
+def _prepared(graph: Graph, source: Path) -> Any:
+    """The model of an ONNX file as it is compiled."""
+    model = _read(source)
+    check_edges(graph, _names(model.inputs), _names(model.outputs))
+    if graph.cache and not graph.cache.capacity:
+        _split_unmasked_attention(model)
+        _keep_cache_inside(model, graph.cache)
+    return model
+
+
 def _names(edges: Iterable[Any]) -> tuple[str, ...]:
     return tuple(edge.get_any_name() for edge in edges)
 
@@ -197,6 +218,7 @@ def _split_unmasked_attention(model: Any) -> None:
         context = op.matmul(op.softmax(scores, -1), value, transpose_a=False, transpose_b=False)
         for reader in node.output(0).get_target_inputs():
             reader.replace_source_output(context.output(0))
+        context.set_friendly_name(node.get_friendly_name())
 
 
 def _is_unmasked(attention: Any) -> bool:

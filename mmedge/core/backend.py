@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 from mmedge.core.ports import Tensors
 
@@ -75,6 +75,44 @@ class Backend(Protocol):
 
     def open(self, graph: Graph, artifact: Path, threads: int = 0, options: Options = NO_OPTIONS) -> Session:
         """Open what `compile` returned on ``threads`` CPU threads; 0 means all cores that this process may use.
+
+        Raises:
+            BackendError: the engine refuses the graph.
+        """
+        ...
+
+
+class NodeTime(NamedTuple):
+    """What one node cost in one run, as the engine counted it."""
+
+    node: str
+    """As the engine calls it."""
+    op: str
+    onnx_names: tuple[str, ...]
+    """Nodes of the ONNX graph that it stands for: several where the engine fused them, none where it added one."""
+    us: float
+
+
+class ProfiledSession(Session, Protocol):
+    """An open graph whose engine keeps count of time; a little slower than others."""
+
+    def node_times(self) -> tuple[tuple[NodeTime, ...], ...]:
+        """Of every run since it was opened, one after the other. To be asked once, at the end.
+
+        Raises:
+            BackendError: what the engine wrote down cannot be read.
+        """
+        ...
+
+
+@runtime_checkable
+class Profiling(Protocol):
+    """A backend that can tell the time of every node."""
+
+    def open_profiled(
+        self, graph: Graph, source: Path, threads: int = 0, options: Options = NO_OPTIONS
+    ) -> ProfiledSession:
+        """As `Backend.open`, but from the ONNX file, as what was compiled for use does not keep count.
 
         Raises:
             BackendError: the engine refuses the graph.
