@@ -16,11 +16,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from msgspec.structs import replace
 
 from mmedge.profiling.run import (
     SCHEMA,
-    Absolute,
     Answer,
     Candidate,
     Cold,
@@ -38,9 +36,6 @@ from mmedge.profiling.run import (
     Peaks,
     Processor,
     Protocol,
-    Ratio,
-    Resolution,
-    Results,
     Roof,
     Run,
     Sample,
@@ -132,34 +127,9 @@ def made_up_run(
 
 
 def _finish(run: Run) -> Run:
-    """Roughly, with intervals of one percent."""
-    abs_, ratios = [], []
-    for c in range(len(run.candidates)):
-        own = [sample for sample in run.rounds if sample.c == c]
-        values = {
-            "answer_ms": np.array([sample.answer_ns for sample in own]) / MS,
-            "ttft_ms": np.array([sample.token_ns[0] for sample in own if sample.token_ns]) / MS,
-            **{f"{stage}_ms": np.array([sample.stages_ns[stage] for sample in own]) / MS for stage in SHARES},
-        }
-        for metric, found in values.items():
-            if len(found):
-                middle = float(np.median(found))
-                abs_.append(Absolute(c, metric, "median", middle, 0.99 * middle, 1.01 * middle, len(found)))
-                if metric == "answer_ms":
-                    first = next(a.value for a in abs_ if (a.c, a.metric) == (0, metric))
-                    ratio = middle / first
-                    verdict = "faster" if ratio < 0.97 else "slower" if ratio > 1.03 else "same"
-                    if c:
-                        ratios.append(
-                            Ratio(c, 0, metric, ratio, 0.99 * ratio, 1.01 * ratio, verdict, 0.001, ratio, len(own))
-                        )
-        for row in run.memory:
-            if row.c == c and row.stage in ("total", "steady"):
-                metric = "peak_pss" if row.stage == "total" else "steady_pss"
-                abs_.append(Absolute(c, metric, "value", row.pss, None, None, 1))
-        abs_.append(Absolute(c, "bundle_bytes", "value", run.candidates[c].size, None, None, 1))
-    aa = Resolution(1.001, 0.995, 1.007, 0.007, "same")
-    return replace(run, results=Results(tuple(abs_), tuple(ratios), aa))
+    from mmedge.profiling import estimates
+
+    return estimates.finished(run)
 
 
 MACHINE = Machine(
@@ -372,9 +342,9 @@ def _extras(candidates: Sequence[Candidate], base_ms: float, speed: Sequence[flo
             for stage, share, bound in (("encode", 0.61, "compute"), ("decode_loop", 0.74, "bandwidth"))
         ),
         "layers": tuple(
-            Layer(c, "vision", node, "MatMul", (node, f"/layer.{n}/Add"), 900.0 - n, 0.05, 10**7, 10**5, 0.6, snr_db=snr)
+            Layer(c, "vision", node, "MatMul", (node, f"{node}/Add"), 900.0 - n, 0.05, 10**7, 10**5, 0.6, snr_db=snr)
             for c in own
             for n in range(20)
-            for node, snr in ((f"/layer.{n}/MatMul", 40.0 - n if c else None),)
+            for node, snr in ((f"/layer.{n}", 40.0 - n if c else None),)
         ),
     }  # fmt: skip
