@@ -111,8 +111,8 @@ def with_outputs(model: bytes, names: Iterable[str]) -> bytes:
 
     What is appended is a second model with nothing but the outputs of its graph: readers of protobuf join the two.
     """
-    outputs = b"".join(_field(12, _field(1, name.encode())) for name in names)
-    return model + _field(7, outputs) if outputs else model
+    outputs = b"".join(field(12, field(1, name.encode())) for name in names)
+    return model + field(7, outputs) if outputs else model
 
 
 def _add_node(message: memoryview, nodes: list[Node], constants: dict[str, Tensor], budget: Iterator[int]) -> None:
@@ -184,8 +184,8 @@ def _text(value: memoryview) -> str:
     return bytes(value).decode("utf-8")
 
 
-def _field(number: int, content: bytes) -> bytes:
-    """A field that holds bytes."""
+def field(number: int, content: bytes) -> bytes:
+    """A field that holds bytes, as it is written."""
     return varint(number << 3 | 2) + varint(len(content)) + content
 
 

@@ -402,6 +402,8 @@ class Peaks(Struct, frozen=True):
     cache: int
     """Bytes of the last level cache."""
     repeats: int = 9
+    read_gbs: float = 0.0
+    """As ``triad_gbs``, of reading alone, which is all that weights ask for."""
 
 
 class Roof(Struct, frozen=True):

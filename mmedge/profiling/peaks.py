@@ -1,0 +1,156 @@
+"""What this machine can do at most: memory bandwidth by a triad, arithmetic by square matrix products of each engine.
+
+The triad ``a = b + s * c`` runs over arrays four times as large as the last level cache, in pieces so small that the
+product stays in a core's own cache on its way into the sum; numpy lets other threads run meanwhile. As in STREAM 12
+bytes count for each float32, though most processors also read what they are about to overwrite. Weights are only read,
+which goes faster where that is so: it is measured apart, and the faster of the two is the bandwidth that nothing can
+exceed. Both were compared once with the ``MEMCPY`` of mbw 1.2.2 on two Zen 4 cores: %(mbw)s.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from mmedge.core import find
+from mmedge.core.backend import Backend, Session
+from mmedge.core.machine import usable_cores
+from mmedge.core.manifest import Graph
+from mmedge.core.ports import Tensors
+from mmedge.profiling.probes import product
+from mmedge.profiling.run import Peaks
+
+REPEATS = 9
+TIMES_CACHE = 4
+LARGEST = 256 << 20
+"""Bytes of an array, whatever the cache: there are three."""
+PIECE = 1 << 16
+"""Elements of each array that a thread takes at once: 256 KiB."""
+SIZE = 1024
+"""Rows, inputs and outputs of a product: large enough to keep two dozen cores busy, 4 MB in float32."""
+UNKNOWN_CACHE = 32 << 20
+"""Where the system does not tell."""
+
+Say = Callable[[str], None]
+Kind = tuple[str, str, bool]
+"""Engine, precision, and whether weights are spelled as MatMulNBits."""
+
+
+def peaks(kinds: Iterable[Kind], threads: int = 0, say: Say = lambda line: None) -> Peaks:
+    """Of this machine with ``threads`` threads; 0 means all cores.
+
+    Raises:
+        BackendError: an engine is missing, or refuses a product.
+    """
+    cache, count = last_level_cache(), threads or usable_cores()
+    say("peaks: memory")
+    triad, read = bandwidths(cache, count)
+    rates: dict[str, float] = {}
+    for engine, precision, nbits in dict.fromkeys(kinds):
+        say(f"peaks: {engine} {precision}")
+        backend = find.backend(engine)
+        rates[key(engine, precision)] = product_rate(backend, precision, threads, nbits=nbits)
+        rates[key(engine, precision, rest=True)] = (
+            product_rate(backend, _floats(precision), threads, settings_of=precision)
+            if _floats(precision) != precision
+            else rates[key(engine, precision)]
+        )
+    return Peaks(count, triad, rates, cache, REPEATS, read)
+
+
+def key(engine: str, precision: str, *, rest: bool = False) -> str:
+    """Under which a rate is found: of the products whose weights are quantized, or of the ``rest`` of such a graph."""
+    return f"{engine} {precision}{' rest' if rest else ''}"
+
+
+def bandwidth(found: Peaks) -> float:
+    """Bytes per second that nothing can exceed."""
+    return max(found.triad_gbs, found.read_gbs) * 1e9
+
+
+def bandwidths(cache: int, threads: int) -> tuple[float, float]:
+    """Of the triad and of reading alone, 10^9 bytes per second."""
+    size = min(TIMES_CACHE * cache, LARGEST) // 4
+    first, second, third = (np.full(size, value, np.float32) for value in (0.0, 1.0, 2.0))
+
+    def triad(piece: slice) -> None:
+        np.multiply(third[piece], np.float32(3), out=first[piece])
+        np.add(first[piece], second[piece], out=first[piece])
+
+    bits = second.view(np.uint32)
+
+    def read(piece: slice) -> None:
+        np.bitwise_or.reduce(bits[piece])
+
+    with ThreadPoolExecutor(threads) as pool:
+        seconds = [_median(partial(_on_all, pool, threads, work, size)) for work in (triad, read)]
+    return 12 * size / seconds[0] / 1e9, 4 * size / seconds[1] / 1e9
+
+
+def product_rate(
+    backend: Backend, precision: str, threads: int = 0, *, nbits: bool = False, settings_of: str = ""
+) -> float:
+    """10^9 operations per second of a square product, in a graph of the precision ``settings_of``, by default its own."""
+    with TemporaryDirectory(prefix="mmedge-probe-") as folder:
+        graph, path = product(Path(folder), precision, SIZE, nbits=nbits)
+        graph = Graph(graph.component, graph.file, graph.inputs, graph.outputs, settings_of or precision)
+        session = opened(backend, graph, path, threads)
+        try:
+            return 2 * SIZE**3 / _median(_running(session, graph)) / 1e9
+        finally:
+            session.close()
+
+
+def opened(backend: Backend, graph: Graph, path: Path, threads: int) -> Session:
+    """A graph that lies in a folder for nothing else."""
+    artifact = backend.compile(graph, path, path.parent) if backend.compiles(graph) else path
+    return backend.open(graph, artifact, threads)
+
+
+def last_level_cache(root: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> int:
+    """Bytes of the largest cache of the first core."""
+    sizes = []
+    for file in root.glob("index*/size"):
+        text = file.read_text().strip()
+        number, unit = text.rstrip("KMG"), text[-1:]
+        if number.isdecimal():
+            sizes.append(int(number) << {"K": 10, "M": 20, "G": 30}.get(unit, 0))
+    return max(sizes, default=UNKNOWN_CACHE)
+
+
+def _on_all(pool: ThreadPoolExecutor, threads: int, work: Callable[[slice], None], size: int) -> None:
+    def share(number: int) -> None:
+        for begin in range(number * PIECE, size, threads * PIECE):
+            work(slice(begin, begin + PIECE))
+
+    list(pool.map(share, range(threads)))
+
+
+def _running(session: Session, graph: Graph) -> Callable[[], object]:
+    draw = np.random.default_rng(1)
+    feeds: Tensors = {
+        port.name: draw.standard_normal(tuple(map(int, port.shape))).astype(port.dtype) for port in graph.inputs
+    }
+    return lambda: session.run(feeds)
+
+
+def _median(work: Callable[[], object]) -> float:
+    """Seconds, of nine after two."""
+    times = []
+    for _ in range(2 + REPEATS):
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return median(times[2:])
+
+
+def _floats(precision: str) -> str:
+    """In which type a graph of the precision computes what it does not quantize."""
+    return "float16" if precision == "float16" else "float32"

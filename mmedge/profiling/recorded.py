@@ -1,0 +1,157 @@
+"""Answers that are known beforehand, so that every engine reads the same tokens: what its graphs are run on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from mmedge.core.backend import Backend, Session
+from mmedge.core.bundle import Bundle
+from mmedge.core.family import Request
+from mmedge.core.manifest import Graph
+from mmedge.core.ports import Tensors
+from mmedge.errors import UsageError
+from mmedge.media.image import decode_picture, read_picture
+from mmedge.runtime.choose import choose
+from mmedge.runtime.engine import Engine
+from mmedge.runtime.golden import LIMIT, from_bytes, record
+from mmedge.runtime.pipeline import open_pipeline
+
+MOST = 8
+"""Answers that are enough to tell nodes apart."""
+
+STAGES = ("encode", "prefill", "decode_loop")
+"""When graphs are run."""
+
+
+class Recorded(NamedTuple):
+    """A request as the graphs see it, and its answer."""
+
+    id: str
+    feeds: Tensors
+    prompt: np.ndarray
+    """int64 ``[length]``"""
+    written: tuple[int, ...]
+
+
+def recorded_of(bundle: Bundle, pictures: Sequence[tuple[Path, str, str | None]] = ()) -> tuple[Recorded, ...]:
+    """Of ``pictures`` with task and text, answered by the bundle as it runs here; without them its golden samples.
+
+    Raises:
+        UsageError: there are neither.
+        InputError: a picture cannot be used.
+    """
+    if pictures:
+        return _asked(bundle, pictures[:MOST])
+    if not bundle.manifest.golden:
+        raise UsageError(f"`{bundle.path}` has no golden samples", hint="give --inputs")
+    found = []
+    for golden in bundle.manifest.golden[:MOST]:
+        name = f"{golden.path}/inputs.npz"
+        inputs = from_bytes(bundle.read(name), name)
+        prompt = inputs.pop("tokens")
+        found.append(Recorded(golden.path, inputs, prompt, golden.tokens))
+    return tuple(found)
+
+
+def _asked(bundle: Bundle, pictures: Sequence[tuple[Path, str, str | None]]) -> tuple[Recorded, ...]:
+    found = []
+    with open_pipeline(bundle) as pipeline:
+        for path, task, text in pictures:
+            if task not in pipeline.tasks:
+                raise UsageError(f"`{bundle.path}` cannot `{task}`", hint=f"it can: {', '.join(pipeline.tasks)}")
+            picture = decode_picture(read_picture(path), str(path))
+            prompt = pipeline.prepare(Request((picture.pixels,), text))
+            written = record(pipeline.engine, prompt).tokens[:LIMIT]
+            found.append(Recorded(path.name, prompt.feeds, prompt.tokens, written))
+    return tuple(found)
+
+
+@dataclass
+class Timed:
+    """A session that remembers how long each run took, and to which stage it belongs."""
+
+    session: Session
+    stage: str = ""
+    runs: list[tuple[str, float]] = field(default_factory=list)
+    """Stage and microseconds."""
+    fed: list[dict[str, tuple[int, ...]]] = field(default_factory=list)
+    """Shapes of the inputs of each run, with those that are held."""
+    held: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def run(self, feeds: Tensors, outputs: Sequence[str] | None = None) -> Tensors:
+        self.fed.append(self.held | {name: tensor.shape for name, tensor in feeds.items()})
+        began = time.perf_counter_ns()
+        found = self.session.run(feeds, outputs)
+        self.runs.append((self.stage, (time.perf_counter_ns() - began) / 1e3))
+        return found
+
+    def reset(self, held: Tensors | None = None) -> None:
+        self.held = {name: tensor.shape for name, tensor in (held or {}).items()}
+        self.session.reset(held)
+
+    def close(self) -> None:
+        self.session.close()
+
+    def median_us(self, stage: str) -> float:
+        """Of a run in the stage; 0 where there was none."""
+        found = [us for name, us in self.runs if name == stage]
+        return float(np.median(found)) if found else 0.0
+
+
+class Runner:
+    """The graphs of a bundle, fed with recorded answers."""
+
+    def __init__(self, graphs: Iterable[Graph], opened: Callable[[Graph], Session]) -> None:
+        self.sessions: dict[str, Timed] = {}
+        try:
+            for graph in graphs:
+                self.sessions[graph.component] = Timed(opened(graph))
+        except BaseException:
+            self.close()
+            raise
+        self._engine = Engine(graphs, dict(self.sessions))
+
+    def answer(self, asked: Recorded) -> None:
+        """Run every graph as for this answer."""
+        self._begin("encode")
+        seen = self._engine.encode(asked.feeds)
+        self._engine.begin(seen)
+        self._begin("prefill")
+        self._step(asked.prompt, 0)
+        self._begin("decode_loop")
+        for place, token in enumerate(asked.written):
+            self._step(np.array([token], np.int64), len(asked.prompt) + place)
+
+    def forget(self) -> None:
+        """What was timed so far was to warm up."""
+        for session in self.sessions.values():
+            session.runs.clear()
+            session.fed.clear()
+
+    def close(self) -> None:
+        for session in self.sessions.values():
+            session.close()
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _begin(self, stage: str) -> None:
+        for session in self.sessions.values():
+            session.stage = stage
+
+    def _step(self, tokens: np.ndarray, position: int) -> None:
+        self._engine.choose(tokens[None], np.arange(position, position + len(tokens))[None])
+
+
+def engines_of(bundle: Bundle, backend: str | None) -> dict[str, Backend]:
+    """What runs each component here."""
+    return choose(bundle, backend, aloud=False)
