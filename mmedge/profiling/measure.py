@@ -14,7 +14,7 @@ from mmedge.errors import QualityError
 from mmedge.profiling import warmup
 from mmedge.profiling.memory import weigh
 from mmedge.profiling.messages import Answered, Ask, Load, Loaded
-from mmedge.profiling.meters import Health
+from mmedge.profiling.health import Health
 from mmedge.profiling.order import Order
 from mmedge.profiling.power import Meter
 from mmedge.profiling.run import (
@@ -23,13 +23,19 @@ from mmedge.profiling.run import (
     Cold,
     Host,
     Input,
+    Layer,
+    Limit,
     Memory,
+    Minute,
+    Peaks,
     Phase,
     Protocol,
+    Roof,
     Sample,
     Sentinel,
     Warmup,
 )
+from mmedge.profiling.run import Load as LoadRow
 from mmedge.profiling.sentinel import sentinel_ns
 from mmedge.profiling.starts import Start
 from mmedge.profiling.workers import COMMAND, Worker, running
@@ -63,6 +69,12 @@ class Measurement:
     memory: list[Memory] = field(default_factory=list)
     cold: list[Cold] = field(default_factory=list)
     warmups: list[Warmup] = field(default_factory=list)
+    limits: list[Limit] = field(default_factory=list)
+    load: list[LoadRow] = field(default_factory=list)
+    minutes: list[Minute] = field(default_factory=list)
+    layers: list[Layer] = field(default_factory=list)
+    roofline: list[Roof] = field(default_factory=list)
+    peaks: Peaks | None = None
     versions: dict[str, str] = field(default_factory=dict)
     """Of the engines."""
 

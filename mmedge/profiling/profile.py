@@ -11,32 +11,41 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
+from typing import TypeAlias
 
 from msgspec.structs import replace
 
 from mmedge.core.machine import free_memory
 from mmedge.errors import UsageError
 from mmedge.profiling.candidates import twin
+from mmedge.profiling.circumstances import circumstances
 from mmedge.profiling.estimates import finished, half_width
 from mmedge.profiling.keep import write_run
 from mmedge.profiling.measure import FEWEST_ROUNDS, Measurement
-from mmedge.profiling.meters import machine_of
+from mmedge.profiling.machines import machine_of
 from mmedge.profiling.order import orders_of
 from mmedge.profiling.power import Meter
 from mmedge.profiling.provenance import made, redacted
-from mmedge.profiling.run import SCHEMA, Candidate, Inputs, Protocol, Run
+from mmedge.profiling.run import SCHEMA, Candidate, Inputs, Protocol, Run, Validity
 from mmedge.profiling.workers import COMMAND
 
 SAVE_EVERY_S = 5.0
+SAVING = 0.02
+"""Share of the time that may be spent on saving."""
 ALONE = 2
 """Answers of each candidate alone, after its memory was weighed."""
 SHARE_OF_MEMORY = 0.8
 """Of what is free, that candidates may take together to be open at the same time."""
-SPARE = 2
-"""Groups of processes that the budget has room for, times those that are asked for: more groups say more about how
-processes differ than longer ones would."""
+ROUNDS_SHARE = 0.5
+"""Of the budget, for the rounds of as many groups as are asked for; the rest is for starting them and warming up, and
+for more groups: these say more about how processes differ than longer ones would."""
 
-Say = Callable[[str], None]
+EXTENSION = 3
+"""Times the budget that is spent at most while something cannot be told."""
+
+Say: TypeAlias = Callable[[str], None]
+Extra: TypeAlias = Callable[[Measurement, Say], None]
+"""Measures something besides the rounds, before them or after (see `extras`)."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +80,9 @@ def profile(
     candidates: Sequence[Candidate],
     inputs: Inputs,
     settings: Settings = Settings(),
+    extras: Sequence[Extra] = (),
     *,
+    undecided: Callable[[Run], bool] | None = None,
     save: Path | None = None,
     say: Say = lambda line: None,
     command: Sequence[str] = COMMAND,
@@ -84,6 +95,9 @@ def profile(
         candidates: what is compared.
         inputs: what they are asked, in turn.
         settings: how.
+        extras: what is measured after the rounds.
+        undecided: asked when the budget is spent; while it says yes of the run so far, up to `EXTENSION` times the
+            budget is spent.
         save: JSON file that is whole at every moment, and complete when this returns.
         say: hears what is being done.
         command: what starts a worker.
@@ -93,20 +107,8 @@ def profile(
         MmedgeError: what a worker met, with its exit code.
     """
     _check(candidates, inputs, settings)
-    return _Running([*candidates, twin(candidates[0])], inputs, settings, save, say, command).run()
-
-
-def aa(
-    candidate: Candidate,
-    inputs: Inputs,
-    settings: Settings = Settings(),
-    *,
-    save: Path | None = None,
-    say: Say = lambda line: None,
-    command: Sequence[str] = COMMAND,
-) -> Run:
-    """A candidate against itself alone: what can this machine resolve?"""
-    return profile([candidate], inputs, settings, save=save, say=say, command=command)
+    running = _Running([*candidates, twin(candidates[0])], inputs, settings, save, say, command)
+    return running.run(extras, undecided)
 
 
 class _Running:
@@ -150,22 +152,33 @@ class _Running:
             candidates=tuple(candidates),
             inputs=inputs,
             protocol=protocol,
+            validity=Validity(flags=circumstances()),
         )
-        self.saved_s = 0.0
+        self.save_after_s = 0.0
 
-    def run(self) -> Run:
+    def run(self, extras: Sequence[Extra], undecided: Callable[[Run], bool] | None) -> Run:
         self.keep(self.filled())
         try:
             self.alone()
-            self.in_turns()
+            self.in_turns(undecided)
+            for extra in extras:
+                extra(self.measurement, self.say)
+                self.keep(self.filled())
         except BaseException:
-            self.stop("interrupted")
+            if not self.draft.protocol.stop_reason:
+                self.stop("interrupted")
             self.keep(self.filled())
             raise
         self.say("judging")
-        whole = finished(replace(self.filled(), complete=True))
+        whole = self.judged()
         self.keep(whole)
         return whole
+
+    def judged(self) -> Run:
+        """As if it were complete."""
+        whole = finished(replace(self.filled(), complete=True))
+        doubts = replace(whole.validity, flags=(*self.draft.validity.flags, *whole.validity.flags))
+        return replace(whole, validity=doubts)
 
     def alone(self) -> None:
         """Everyone but the twin, which then is what the first one was found to be."""
@@ -189,17 +202,25 @@ class _Running:
         steady = {row.c: row.pss or row.hwm or 0 for row in self.measurement.memory if row.stage == "total"}
         return sum(steady.values()) + steady.get(0, 0)
 
-    def in_turns(self) -> None:
+    def in_turns(self, undecided: Callable[[Run], bool] | None) -> None:
         """Groups of fresh processes, until the ratios are precise enough or time is spent."""
         settings, measurement = self.settings, self.measurement
         rounds = enumerate(orders_of(len(measurement.candidates), settings.seed))
         measure = measurement.blocks if self.draft.protocol.interleave == "blocks" else measurement.sitting
         began = time.monotonic()
         for group in count():
-            if reason := self.reason_to_stop(group, time.monotonic() - began):
-                self.stop(reason)
+            spent_s = time.monotonic() - began
+            if (reason := self.reason_to_stop(group, spent_s)) and not self.go_on(reason, spent_s, undecided):
                 return
             measure(group, rounds, self.time_for(group, began))
+
+    def go_on(self, reason: str, spent_s: float, undecided: Callable[[Run], bool] | None) -> bool:
+        """Whether to measure longer all the same."""
+        self.stop(reason)
+        if undecided is None or reason == "rounds" or spent_s > EXTENSION * self.settings.budget_s:
+            return False
+        self.say("judging")
+        return undecided(self.judged())
 
     def reason_to_stop(self, group: int, spent_s: float) -> str:
         """Before a group; empty if there is none."""
@@ -208,32 +229,35 @@ class _Running:
             return "rounds" if group >= min(settings.processes, settings.rounds) else ""
         if group < settings.processes:
             return ""
-        if half_width(self.measurement.samples, len(self.measurement.candidates)) <= settings.precision:
+        if half_width(self.measurement.samples, self.measurement.candidates) <= settings.precision:
             return "precision"
-        share = settings.budget_s / settings.processes / SPARE
-        return "budget" if spent_s + share / 2 > settings.budget_s else ""
+        usual_s = spent_s / group
+        return "budget" if spent_s + usual_s / 2 > settings.budget_s else ""
 
     def time_for(self, group: int, began: float) -> Callable[[int], bool]:
         """Whether there is time for another round of a group, after so many."""
         settings = self.settings
         parts = settings.processes
-        until = time.monotonic() + settings.budget_s / parts / SPARE
+        until: list[float] = []
         if settings.rounds is not None:
             parts = min(parts, settings.rounds)
             share = settings.rounds * (group + 1) // parts - settings.rounds * group // parts
 
         def more(done: int) -> bool:
-            self.tell(group, done, time.monotonic() - began)
+            now = time.monotonic()
+            self.tell(group, done, now - began)
             if settings.rounds is not None:
                 return done < share
-            return done < FEWEST_ROUNDS or time.monotonic() < until
+            if not until:  # they have started
+                until.append(now + ROUNDS_SHARE * settings.budget_s / parts)
+            return done < FEWEST_ROUNDS or now < until[0]
 
         return more
 
     def tell(self, group: int, done: int, spent_s: float) -> None:
         total = len(self.measurement.host)
         self.say(f"processes {group + 1}, round {done + 1} ({total} in all), {spent_s:.0f} s")
-        if time.monotonic() - self.saved_s > SAVE_EVERY_S:
+        if self.save and time.monotonic() > self.save_after_s:
             self.keep(self.filled())
 
     def stop(self, reason: str) -> None:
@@ -253,12 +277,20 @@ class _Running:
             memory=tuple(measured.memory),
             cold=tuple(measured.cold),
             warmups=tuple(measured.warmups),
+            limits=tuple(measured.limits),
+            load=tuple(measured.load),
+            minutes=tuple(measured.minutes),
+            peaks=measured.peaks,
+            roofline=tuple(measured.roofline),
+            layers=tuple(measured.layers),
         )
 
     def keep(self, run: Run) -> None:
         if self.save:
+            began = time.monotonic()
             write_run(run, self.save)
-        self.saved_s = time.monotonic()
+            ended = time.monotonic()
+            self.save_after_s = ended + max(SAVE_EVERY_S, (ended - began) / SAVING)
 
 
 def _check(candidates: Sequence[Candidate], inputs: Inputs, settings: Settings) -> None:
