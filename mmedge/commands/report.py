@@ -1,0 +1,77 @@
+"""``mmedge report``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mmedge.profiling.run import Run
+
+
+def report(
+    run: Path,
+    /,
+    *,
+    html: Path | None = None,
+    trace: Path | None = None,
+    csv: Path | None = None,
+    force: bool = False,
+) -> None:
+    """Make a page of a run that `mmedge profile` kept, on any machine; or a trace, or a table.
+
+    Without an option the page is written beside the run, under its name with .html. The paths of what was written are
+    printed.
+
+    Args:
+        run: What `mmedge profile --json` wrote.
+        html: One file for any browser, which needs no network.
+        trace: A trace that Perfetto (ui.perfetto.dev) and chrome://tracing open.
+        csv: One row for every answer.
+        force: Replace files that are there already.
+    """
+    from mmedge.core.whole_file import write_whole
+    from mmedge.profiling.keep import read_run
+
+    wanted = {"html": html, "trace": trace, "csv": csv}
+    if not any(wanted.values()):
+        wanted["html"] = _beside(run)
+    files = {kind: path for kind, path in wanted.items() if path}
+    _check(run, files, force)
+    measured = read_run(run)
+    for kind, path in files.items():
+        write_whole(path, _content(kind, measured))
+        print(path)
+
+
+def _beside(run: Path) -> Path:
+    """``run.json`` and ``run.json.gz`` become ``run.html``."""
+    plain = run.with_suffix("") if run.suffix == ".gz" else run
+    return plain.with_suffix(".html")
+
+
+def _check(run: Path, files: dict[str, Path], force: bool) -> None:
+    """Refuse before the work starts."""
+    from mmedge.core.whole_file import check_place
+    from mmedge.errors import UsageError
+
+    places = [run.resolve()]
+    for kind, path in files.items():
+        check_place(path)
+        if path.resolve() in places:
+            raise UsageError(f"`{path}` is named twice", hint=f"give --{kind} a name of its own")
+        places.append(path.resolve())
+        if path.exists() and not force:
+            raise UsageError(f"`{path}` is there already", hint="name another file, or add --force")
+
+
+def _content(kind: str, run: Run) -> bytes:
+    import msgspec
+
+    from mmedge.profiling.chrome_trace import trace_of
+    from mmedge.profiling.html.page import page
+    from mmedge.profiling.rows import rows_of
+
+    if kind == "trace":
+        return msgspec.json.encode(trace_of(run))
+    return (page(run) if kind == "html" else rows_of(run)).encode()

@@ -1,0 +1,118 @@
+"""What the machine could do, and what stages and layers make of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from msgspec import Struct
+
+from mmedge.profiling.html.candidates import label_of, legend_label, style_of
+from mmedge.profiling.html.draw import Canvas, colour, drawn, legend, logarithmic, point_style, tell
+from mmedge.profiling.html.figures import Absent, Figure
+from mmedge.profiling.html.tables import Cell, table
+from mmedge.profiling.html.text import percent
+from mmedge.profiling.run import Peaks, Roof, Run
+
+NAME, TITLE = "roofline", "Roofline"
+MOST_LAYERS = 400
+_ROOFS = ("-", "--", "-.", ":")
+_HEADS = (
+    "candidate", "stage", "FLOP", "bytes", "FLOP/byte", "10⁹ FLOP/s", "at best, ms", "measured, ms", "of the roof",
+    "bound by",
+)  # fmt: skip
+
+
+class Spot(Struct, frozen=True):
+    """FLOP per byte against 10^9 FLOP per second."""
+
+    c: int
+    name: str
+    intensity: float
+    speed: float
+
+
+def figure(run: Run) -> Figure | Absent:
+    """Speed against arithmetic intensity."""
+    if run.peaks is None:
+        return Absent(NAME, TITLE, "The machine's peaks were not measured: `mmedge roofline` brings them.")
+    peaks, layers = run.peaks, list(_layers(run))[:MOST_LAYERS]
+    stages = [
+        Spot(roof.c, roof.stage, roof.flops / roof.bytes, roof.flops / roof.measured_ms / 1e6)
+        for roof in run.roofline
+        if roof.flops > 0 and roof.bytes > 0 and roof.measured_ms > 0
+    ]
+    if not stages and not layers:
+        return Absent(NAME, TITLE, "The work of no stage is known: `mmedge roofline` counts it.")
+    return Figure(
+        NAME,
+        TITLE,
+        "Lines are what this machine can do at most: rising where memory limits it, flat where computing does; the "
+        "distance of a point below its line is time still on the table.",
+        drawn(NAME, TITLE, lambda canvas: _draw(run, peaks, stages, layers, canvas), height=5.2),
+        table(_HEADS, (_row(run, roof) for roof in run.roofline)) + _peaks(peaks),
+        note="Large: stages. Small and pale: layers, whose numbers are in the table of layers. More than 100 % is only "
+        "possible where the data fit the cache.",
+    )
+
+
+def _layers(run: Run) -> Iterator[Spot]:
+    for layer in run.layers:
+        if layer.flops and layer.bytes and layer.us > 0:
+            yield Spot(layer.c, layer.node, layer.flops / layer.bytes, layer.flops / layer.us / 1e3)
+
+
+def _draw(run: Run, peaks: Peaks, stages: list[Spot], layers: list[Spot], canvas: Canvas) -> None:
+    axes = canvas.subplots()
+    at = [spot.intensity for spot in (*stages, *layers)]
+    ridges = [gemm / peaks.triad_gbs for gemm in peaks.gemm_gflops.values()]
+    xs = np.geomspace(min([*at, *ridges, 0.1]) / 2, max([*at, *ridges]) * 4, 60)
+    for place, (name, gemm) in enumerate(sorted(peaks.gemm_gflops.items(), key=lambda item: item[1])):
+        roof = np.minimum(gemm, xs * peaks.triad_gbs)
+        axes.plot(xs, roof, color=colour("ink"), lw=1.4, ls=_ROOFS[place % len(_ROOFS)], label=f"peak {name}")
+    for spot in layers:
+        (mark,) = axes.plot([spot.intensity], [spot.speed], **point_style(style_of(run, spot.c)), ms=3.5, alpha=0.45)
+        tell(mark, f"{label_of(run, spot.c)}: {spot.name}")
+    for c in sorted({spot.c for spot in stages}):
+        axes.plot([], [], **point_style(style_of(run, c)), ms=9, label=legend_label(run, c))
+    for spot in stages:
+        (mark,) = axes.plot([spot.intensity], [spot.speed], **point_style(style_of(run, spot.c)), ms=9)
+        tell(mark, f"{label_of(run, spot.c)}: {spot.name}")
+    for place, stage in enumerate(dict.fromkeys(spot.name for spot in stages)):
+        top = max((spot for spot in stages if spot.name == stage), key=lambda spot: spot.speed)
+        axes.annotate(
+            stage.replace("_", " "), (top.intensity, top.speed), (8, 6 - 16 * (place % 2)), textcoords="offset points"
+        )
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        logarithmic(axis)
+    axes.set_xlabel("FLOP per byte of memory traffic")
+    axes.set_ylabel("10⁹ FLOP per second")
+    legend(canvas, axes)
+
+
+def _row(run: Run, roof: Roof) -> list[Cell]:
+    intensity = roof.flops / roof.bytes if roof.bytes else None
+    speed = roof.flops / roof.measured_ms / 1e6 if roof.measured_ms else None
+    bound = f"{roof.bound}, in cache" if roof.in_cache else roof.bound
+    named: list[Cell] = [label_of(run, roof.c), roof.stage]
+    return [
+        *named,
+        roof.flops,
+        roof.bytes,
+        intensity,
+        speed,
+        roof.ceiling_ms,
+        roof.measured_ms,
+        percent(roof.share),
+        bound,
+    ]
+
+
+def _peaks(peaks: Peaks) -> str:
+    rows: list[list[Cell]] = [["memory (triad)", peaks.triad_gbs, "10⁹ bytes/s"]]
+    rows += [[name, gemm, "10⁹ FLOP/s"] for name, gemm in peaks.gemm_gflops.items()]
+    return f"<h3>Peaks, {peaks.threads} threads, median of {peaks.repeats}</h3>" + table(
+        ("peak", "value", "unit"), rows
+    )
