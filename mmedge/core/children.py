@@ -43,14 +43,15 @@ class Child:
 
 
 @contextmanager
-def started(command: Sequence[str]) -> Iterator[Child]:
+def started(command: Sequence[str], through: Sequence[str] = ()) -> Iterator[Child]:
     """A fresh process whose last argument is the number of this one; leaving the block ends it, whatever it is doing.
 
-    It leads a process group of its own: Ctrl-C reaches only this process, which then ends the whole group.
+    It leads a process group of its own: Ctrl-C reaches only this process, which then ends the whole group. ``through``
+    comes before it on the command line, and makes way for it (``env NAME=value``).
     """
     with tempfile.TemporaryFile() as complaints:
         process = subprocess.Popen(
-            [*_away_from_here(command), str(os.getpid())],
+            [*through, *_away_from_here(command), str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=complaints,

@@ -32,10 +32,10 @@ _Reply = TypeVar("_Reply", Hello, Loaded, Verified, Answered)
 
 
 @contextmanager
-def running(name: str, command: Sequence[str] = COMMAND) -> Iterator[Worker]:
-    """A fresh process of the candidate ``name``; leaving the block ends it (`core.children`)."""
+def running(name: str, command: Sequence[str] = COMMAND, through: Sequence[str] = ()) -> Iterator[Worker]:
+    """A fresh process of the candidate ``name``; leaving the block ends it (`core.children.started`)."""
     born_ns = time.perf_counter_ns()
-    with started(command) as child:
+    with started(command, through) as child:
         yield Worker(name, child, born_ns)
 
 

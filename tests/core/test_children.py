@@ -37,6 +37,13 @@ def test_a_module_gets_its_arguments_and_runs_as_the_main_one(tmp_path, monkeypa
         assert child.replies.read().decode().split() == ["__main__", "one", str(os.getpid())]
 
 
+def test_a_process_can_be_started_through_another_that_makes_way_for_it(tmp_path, monkeypatch):
+    (tmp_path / "tells.py").write_text("import os; print(os.getpid(), os.environ['TOLD'])")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with started((sys.executable, "-m", "tells"), through=("env", "TOLD=so")) as child:
+        assert child.replies.read().decode().split() == [str(child.pid), "so"]
+
+
 def test_any_other_command_is_left_as_it_is():
     with started(("/bin/echo", "hello")) as child:
         assert child.replies.read().decode().split() == ["hello", str(os.getpid())]
