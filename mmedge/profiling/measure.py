@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from itertools import count
@@ -23,6 +23,7 @@ from mmedge.profiling.run import (
     Cold,
     Host,
     Input,
+    Instructions,
     Layer,
     Limit,
     Memory,
@@ -75,6 +76,7 @@ class Measurement:
     layers: list[Layer] = field(default_factory=list)
     roofline: list[Roof] = field(default_factory=list)
     peaks: Peaks | None = None
+    instructions: list[Instructions] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     """Of the engines."""
 
@@ -114,7 +116,7 @@ class Measurement:
             workers: dict[int, Worker] = {}
             for number in self._rotated(group):
                 workers[number] = stack.enter_context(self.process(number))
-                self._start(workers[number], number, group)
+                self.start(workers[number], number, group)
                 workers[number].pause()
             for done in count():
                 if not more(done):
@@ -140,7 +142,7 @@ class Measurement:
     def _block(self, group: int, indices: Sequence[int], order: Order) -> None:
         for number in order:
             with self.process(number) as worker:
-                self._start(worker, number, group)
+                self.start(worker, number, group)
                 for index in indices:
                     if number == order[0]:
                         self._sense(index)
@@ -198,7 +200,7 @@ class Measurement:
     def _sense(self, index: int) -> None:
         self.sentinel.append(Sentinel(index, sentinel_ns()))
 
-    def _look(self, index: int, workers: Iterator[Worker] | Sequence[Worker]) -> None:
+    def _look(self, index: int, workers: Iterable[Worker]) -> None:
         pids = [worker.pid for worker in workers]
         self.host.append(self.health.round(index, time.perf_counter_ns() - self.began_ns, pids))
 
@@ -218,7 +220,7 @@ class Measurement:
         self.versions |= loaded.versions
         return Start(worker.born_ns, hello, loaded)
 
-    def _start(self, worker: Worker, number: int, group: int) -> None:
+    def start(self, worker: Worker, number: int, group: int) -> None:
         """Open and warm up; how long starting took, files being in memory, is kept too."""
         start = self._open(worker, number)
         times: list[float] = []

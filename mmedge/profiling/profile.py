@@ -281,6 +281,7 @@ class _Running:
             load=tuple(measured.load),
             minutes=tuple(measured.minutes),
             peaks=measured.peaks,
+            instructions=tuple(measured.instructions),
             roofline=tuple(measured.roofline),
             layers=tuple(measured.layers),
         )

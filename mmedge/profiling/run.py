@@ -391,6 +391,16 @@ class Layer(Struct, frozen=True):
     """Of its output against the first bundle's."""
 
 
+class Instructions(Struct, frozen=True):
+    """Of decoding and pre-processing one input, on average: a second opinion that no busy neighbour can change."""
+
+    c: int
+    per_input: float | None
+    method: str | None
+    """``perf stat``, ``valgrind``; null with a ``reason``."""
+    reason: str = ""
+
+
 class Peaks(Struct, frozen=True):
     """What this machine can do at most, measured with the same number of threads in the same session."""
 
@@ -551,6 +561,7 @@ class Run(Struct, frozen=True):
     minutes: tuple[Minute, ...] = ()
     load: tuple[Load, ...] = ()
     quality: tuple[Score, ...] = ()
+    instructions: tuple[Instructions, ...] = ()
     peaks: Peaks | None = None
     roofline: tuple[Roof, ...] = ()
     layers: tuple[Layer, ...] = ()

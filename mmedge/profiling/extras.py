@@ -1,0 +1,117 @@
+"""What is measured besides the rounds: under load, over many minutes, from a cold start, with little memory, by layer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from mmedge.profiling import instructions as counting
+from mmedge.profiling.load import Trial, under_load
+from mmedge.profiling.measure import ALONE, Measurement
+from mmedge.profiling.messages import Answered
+from mmedge.profiling.open_loop import Request
+from mmedge.profiling.profile import Extra, Say
+from mmedge.profiling.run import Host, Instructions
+from mmedge.profiling.scenario import Scenario
+from mmedge.profiling.soak import soak
+from mmedge.profiling.workers import Worker
+
+Awake: TypeAlias = Callable[[], AbstractContextManager[Callable[[int], Answered]]]
+
+
+def load(scenario: Scenario, budget_s: float) -> Extra:
+    """Requests that come as the scenario says, for so many seconds in all."""
+
+    def extra(measurement: Measurement, say: Say) -> None:
+        say(f"under load: {scenario.kind}")
+
+        def keep(c: int, place: int, request: Request) -> None:
+            if request.answered:
+                due_ns = request.due_ns - measurement.began_ns
+                measurement.keep(request.answered, c, request.input, ALONE, place, "load", due_ns=due_ns)
+
+        with everyone(measurement) as awake:
+            service_s = [_usual_s(measurement, c) for c in range(len(awake))]
+            trial = Trial(awake, service_s, len(measurement.items), budget_s, measurement.protocol.seed, keep)
+            measurement.load += under_load(scenario, trial)
+
+    return extra
+
+
+def minutes(seconds: float) -> Extra:
+    """Everyone in turns by the minute."""
+
+    def extra(measurement: Measurement, say: Say) -> None:
+        say(f"for {seconds / 60:g} minutes")
+
+        def look() -> Host:
+            return measurement.health.round(ALONE, time.perf_counter_ns() - measurement.began_ns)
+
+        def keep(c: int, minute: int, index: int, answered: Answered) -> None:
+            measurement.keep(answered, c, index, ALONE, minute, "soak")
+
+        with everyone(measurement) as awake:
+            measurement.minutes += soak(awake, len(measurement.items), seconds, look, keep=keep)
+
+    return extra
+
+
+def instructions(measurement: Measurement, say: Say) -> None:
+    """Of decoding and pre-processing, of every bundle."""
+    inputs = [(item.file, item.text) for item in measurement.items[:COUNTED]]
+    for c, candidate in enumerate(measurement.candidates[:-1]):
+        if not candidate.command:
+            say(f"counting instructions of {candidate.name}")
+            found = counting.count(Path(candidate.bundle), inputs)
+            measurement.instructions.append(Instructions(c, found.per_input, found.method, found.reason))
+
+
+COUNTED = 4
+"""Inputs whose instructions are counted."""
+
+
+@contextmanager
+def everyone(measurement: Measurement) -> Iterator[list[Awake]]:
+    """What wakes each candidate, to be asked inside of a block. Where they do not fit into memory together, waking is
+    starting a process."""
+    with ExitStack() as stack:
+        if measurement.protocol.interleave == "blocks":
+            yield [_started(measurement, c) for c in range(len(measurement.candidates))]
+            return
+        awake = []
+        for c in range(len(measurement.candidates)):
+            worker = stack.enter_context(measurement.process(c))
+            measurement.start(worker, c, ALONE)
+            worker.pause()
+            awake.append(_awake(measurement, worker))
+        yield awake
+
+
+def _awake(measurement: Measurement, worker: Worker) -> Awake:
+    @contextmanager
+    def block() -> Iterator[Callable[[int], Answered]]:
+        with worker.awake():
+            yield lambda index: worker.ask(measurement.order_of(index))
+
+    return block
+
+
+def _started(measurement: Measurement, c: int) -> Awake:
+    @contextmanager
+    def block() -> Iterator[Callable[[int], Answered]]:
+        with measurement.process(c) as worker:
+            measurement.start(worker, c, ALONE)
+            yield lambda index: worker.ask(measurement.order_of(index))
+
+    return block
+
+
+def _usual_s(measurement: Measurement, c: int) -> float:
+    """What an answer of a candidate takes."""
+    times = [sample.answer_ns for sample in measurement.samples if sample.c == c and sample.phase == "round"]
+    return float(np.median(times)) / 1e9
