@@ -118,7 +118,8 @@ def _compared(found: Score, own: Sequence[float | None], first: Sequence[float |
     lost = 100 * (pairs[:, 0] - pairs[:, 1])
     low, high = mean_interval(lost)
     high = max(high, 100 * float(pairs[:, 0].mean()) * (1 - MOST_UNLIKELY ** (1 / len(pairs))))
-    table = _exchanged(pairs) if found.metric and set(pairs.ravel()) <= {0.0, 1.0} else None
+    right_or_wrong = found.metric and pairs.any() and set(pairs.ravel()) <= {0.0, 1.0}
+    table = _exchanged(pairs) if right_or_wrong else None
     return replace(
         found,
         lost=float(lost.mean()),

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 
-from mmedge.profiling.run import OTHER, Flag, Host, Run, Sample, Sentinel, Validity
+from mmedge.profiling.run import OTHER, Flag, Host, Run, Sentinel, Validity
 
 STEAL = 0.01
 """Share of the processors' time that another virtual machine may take."""
@@ -20,6 +20,8 @@ LEFT_OVER = 0.03
 """Share of an answer that no stage accounts for."""
 SLOW_FIRST = 1.5
 """Times the median."""
+ENOUGH = 3
+"""Answers to the same input that a first one is compared with."""
 LONGER = 0.05
 """Share by which answers may differ in length while their times still stand for the same work."""
 FEWEST_ROUNDS = 20
@@ -124,16 +126,18 @@ def unsteady(run: Run) -> Iterator[Flag]:
 
 
 def slow_first_answers(run: Run) -> Iterator[Flag]:
-    """In the median process, so that one bad moment is no reason."""
-    for c in range(len(run.candidates)):
+    """Beside later answers to the same input, and in the median process, so that one bad moment is no reason."""
+    for c, candidate in enumerate(run.candidates):
         own = [sample for sample in run.rounds if sample.c == c]
-        firsts: dict[int, Sample] = {}
+        begins: dict[int, int] = {}
         for sample in own:
-            firsts.setdefault(sample.process, sample)
-        usual = {at: float(np.median([s.answer_ns for s in own if s.input == at])) for at in {s.input for s in own}}
-        slow = [first.answer_ns / usual[first.input] for first in firsts.values()]
-        if len(own) > len(slow) and slow and float(np.median(slow)) > SLOW_FIRST:
-            text = f"the first answer of {run.candidates[c].name} took {np.median(slow):.1f}x the usual"
+            begins.setdefault(sample.process, sample.round)
+        firsts = [sample for sample in own if sample.round == begins[sample.process]]
+        later = [sample for sample in own if sample.round != begins[sample.process]]
+        times = {at: [s.answer_ns for s in later if s.input == at] for at in {first.input for first in firsts}}
+        slow = [s.answer_ns / np.median(times[s.input]) for s in firsts if len(times[s.input]) >= ENOUGH]
+        if slow and float(np.median(slow)) > SLOW_FIRST:
+            text = f"the first answer of {candidate.name} took {np.median(slow):.1f}x the usual"
             yield Flag("slow_first", "warning", text, "give it more time: --budget")
 
 
