@@ -117,22 +117,16 @@ class Runner:
             raise
         self._engine = Engine(graphs, dict(self.sessions))
 
-    def answer(self, asked: Recorded) -> None:
-        """Run every graph as for this answer."""
-        self._begin("encode")
+    def answer(self, asked: Recorded, *, counted: bool = True) -> None:
+        """Run every graph as for this answer; what is not ``counted`` belongs to no stage."""
+        self._begin("encode" if counted else "")
         seen = self._engine.encode(asked.feeds)
         self._engine.begin(seen)
-        self._begin("prefill")
+        self._begin("prefill" if counted else "")
         self._step(asked.prompt, 0)
-        self._begin("decode_loop")
+        self._begin("decode_loop" if counted else "")
         for place, token in enumerate(asked.written):
             self._step(np.array([token], np.int64), len(asked.prompt) + place)
-
-    def forget(self) -> None:
-        """What was timed so far was to warm up."""
-        for session in self.sessions.values():
-            session.runs.clear()
-            session.fed.clear()
 
     def close(self) -> None:
         for session in self.sessions.values():
