@@ -1,0 +1,161 @@
+"""What a run says of a metric of one candidate: a value and how sure it is, or why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+import numpy as np
+from msgspec import Struct
+
+from mmedge.errors import UsageError
+from mmedge.profiling.quality import MOST_UNLIKELY
+from mmedge.profiling.resampling import mean_interval
+from mmedge.profiling.rules import RATIO, Rule
+from mmedge.profiling.run import OTHER, STAGES, Absolute, Run, Score
+
+KNOWN = {
+    *(f"{name}_ms" for name in ("answer", "ttft", "tpot", "itl", "cold", OTHER, *STAGES)),
+    *("tokens_per_s", "peak_pss", "steady_pss", "peak_hwm", "peak_gpu", "bundle_bytes", "answer_mj", "agreement"),
+}
+"""Metrics that a run may have; those of its task besides."""
+
+_STATS = ("median", "value", "mean", "max")
+"""What a rule means that names none: the first of these that there is."""
+
+
+class Evidence(Struct, frozen=True):
+    """A value with its interval; both ends are the value where nothing about it is chance."""
+
+    stat: str
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    lacks: str = ""
+    """Why nothing can be concluded from it; empty if something can."""
+
+
+def check_metric(run: Run, metric: str) -> None:
+    """Refuse a name that neither this run nor any other has.
+
+    Raises:
+        UsageError: with the name that was probably meant.
+    """
+    known = {*(row.metric for row in run.results.abs), *(row.metric for row in run.results.ratios)} | quality_of(run)
+    if metric in known | KNOWN:
+        return
+    close = get_close_matches(metric, sorted(known | KNOWN), n=1)
+    hint = f"did you mean `{close[0]}`?" if close else f"this run has: {', '.join(sorted(known))}"
+    raise UsageError(f"no metric is called `{metric}`", hint=hint)
+
+
+def quality_of(run: Run) -> set[str]:
+    """Metrics that are of answers rather than of what they cost."""
+    return {"agreement", "exact", "edit", *(score.metric for score in run.quality if score.metric)}
+
+
+def evidence_for(run: Run, c: int, rule: Rule) -> Evidence:
+    """What decides ``rule`` for candidate ``c``."""
+    if rule.noninferior is not None:
+        return _lost(run, c, rule.metric, rule.noninferior)
+    if rule.is_ratio:
+        return _ratio(run, c, rule.metric)
+    return _mean_score(run, c, rule.metric) or _absolute(run, c, rule.metric, rule.stat)
+
+
+def noise_floor(run: Run, metric: str) -> float:
+    """Smallest difference of a metric that can be seen, as a share: what the baseline, the last, seems to differ by."""
+    found = run.ratio(len(run.candidates) - 1, metric)
+    return max(found.high, 1 / found.low) - 1 if found and found.low > 0 else 0.0
+
+
+def _ratio(run: Run, c: int, metric: str) -> Evidence:
+    if found := run.ratio(c, metric):
+        alone = len({sample.process for sample in run.rounds}) == 1
+        lacks = "one group of processes allows no claim" if alone else ""
+        return Evidence(RATIO, found.ratio, found.low, found.high, lacks)
+    own, base = (_absolute(run, each, metric, None) for each in (c, 0))
+    if own.lacks or base.lacks or not own.value or not base.value:
+        return Evidence(RATIO, lacks=own.lacks or base.lacks or "there is no ratio to 0")
+    ratio = own.value / base.value
+    if own.stat != "value":
+        return Evidence(RATIO, ratio, lacks="it was not measured in pairs")
+    return Evidence(RATIO, ratio, ratio, ratio)
+
+
+def _absolute(run: Run, c: int, metric: str, stat: str | None) -> Evidence:
+    found = next((row for each in ([stat] if stat else _STATS) if (row := run.absolute(c, metric, each))), None)
+    if found is None:
+        return Evidence(stat or "", lacks=f"`{metric}` was not measured" + (f" as {stat}" if stat else ""))
+    low, high = _interval(run, found)
+    lacks = ""
+    if found.value is None or not found.valid:
+        lacks = found.note or f"too few samples or processes (n={found.n})"
+    elif low is None and high is None:
+        lacks = "it has no interval"
+    return Evidence(found.stat, found.value, low, high, lacks)
+
+
+def _interval(run: Run, found: Absolute) -> tuple[float | None, float | None]:
+    """A size is what it is; a percentile has an upper bound alone, and lies above the median; so does the highest."""
+    if found.stat == "value":
+        return found.value, found.value
+    if found.stat == "max":
+        return found.value, None
+    if found.low is None and found.stat.startswith("p"):
+        median = run.absolute(found.c, found.metric)
+        return median.low if median else None, found.high
+    return found.low, found.high
+
+
+def _mean_score(run: Run, c: int, metric: str) -> Evidence | None:
+    """Over the inputs of all tasks that are judged by this metric."""
+    scores = _scores(run, c, metric)
+    if not scores:
+        return None
+    values = _known(value for score in scores for value in _values(score, metric))
+    if len(values) < 2:
+        return Evidence("mean", lacks=f"too few inputs ({len(values)})")
+    low, high = mean_interval(values)
+    # No wrong answer among a few is no proof that there is none among many.
+    return Evidence("mean", float(values.mean()), min(low, float(values.mean()) * _seen(len(values))), high)
+
+
+def _lost(run: Run, c: int, metric: str, allowed: float) -> Evidence:
+    """Points of 100 below the baseline, in the task that lost most."""
+    found = [_lost_in(score, metric) for score in _scores(run, c, metric)]
+    if not found:
+        return Evidence("lost", lacks=f"`{metric}` was not judged")
+    lacking = next((each for each in found if each.lacks), None)
+    certain = [each for each in found if each.low is not None and each.low > allowed]
+    return (certain and certain[0]) or lacking or max(found, key=lambda each: each.high or 0.0)
+
+
+def _lost_in(score: Score, metric: str) -> Evidence:
+    value, low, high = score.lost, score.low, score.high
+    if metric != (score.metric or "agreement"):  # agreement, where the task has a metric of its own
+        lost = 100 * (1 - _known(score.agree))
+        if len(lost):
+            value, (low, high) = float(lost.mean()), mean_interval(lost)
+            high = max(high, 100 * (1 - _seen(len(lost))))
+    if value is None or low is None or high is None:
+        return Evidence("lost", value, lacks="too few inputs have been judged")
+    return Evidence("lost", value, low, high)
+
+
+def _seen(inputs: int) -> float:
+    """Share of equals that is certain where all of ``inputs`` are."""
+    return float(MOST_UNLIKELY ** (1 / inputs))
+
+
+def _scores(run: Run, c: int, metric: str) -> list[Score]:
+    """Those of this metric; agreement stands in every one."""
+    return [score for score in run.quality if score.c == c and metric in (score.metric, "agreement")]
+
+
+def _values(score: Score, metric: str) -> tuple[float | None, ...]:
+    return score.agree if metric == "agreement" else score.per_input
+
+
+def _known(values: Iterable[float | None]) -> np.ndarray:
+    return np.array([value for value in values if value is not None], dtype=np.float64)

@@ -1,0 +1,200 @@
+"""Whether a run keeps the rules: each holds, is broken or cannot be told, by its whole interval, not by the middle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, TypeAlias
+
+from msgspec import Struct
+
+from mmedge.errors import UsageError
+from mmedge.profiling.evidence import Evidence, check_metric, evidence_for, noise_floor, quality_of
+from mmedge.profiling.quantities import Kind, kind_of
+from mmedge.profiling.rules import Rule, Rules
+from mmedge.profiling.run import Run
+
+Word: TypeAlias = Literal["holds", "broken", "inconclusive"]
+
+WORSE, COSTLIER, UNDECIDED = 7, 8, 9
+"""Exit codes: quality, then time or size, then neither way."""
+OFTEN = 0.05
+"""Share of the rounds in which the processor may be throttled."""
+_SAID_ELSEWHERE = {"incomplete", "unverified"}
+"""Flags of a run that a gate asks after by itself."""
+
+
+class Finding(Struct, frozen=True):
+    """A rule and a candidate."""
+
+    rule: int
+    """From 1, as in the file."""
+    candidate: str
+    metric: str
+    stat: str
+    kind: Kind
+    value: float | None
+    low: float | None
+    high: float | None
+    at_least: float | None
+    at_most: float | None
+    outcome: Word
+    reason: str
+    """Why it is inconclusive."""
+    quality: bool
+    """Whether it is about answers rather than what they cost."""
+    fails: bool
+    """Whether it counts: an inconclusive rule may only warn."""
+
+    @property
+    def rounds_help(self) -> bool:
+        """Whether it may be decided by measuring longer."""
+        return self.outcome == "inconclusive" and not self.quality and kind_of(self.metric) != "size"
+
+
+class Outcome(Struct, frozen=True):
+    """What came of all the rules."""
+
+    findings: tuple[Finding, ...]
+    doubts: tuple[str, ...] = ()
+    """Why the run as a whole allows no conclusion; then none counts."""
+    marks: tuple[str, ...] = ()
+    """``UNVERIFIED``, ``UNPAIRED``: what it was told to accept."""
+
+    @property
+    def exit_code(self) -> int:
+        if self.doubts:
+            return UNDECIDED
+        broken = [finding for finding in self.findings if finding.outcome == "broken"]
+        if any(finding.quality for finding in broken):
+            return WORSE
+        if broken:
+            return COSTLIER
+        return UNDECIDED if any(each.outcome == "inconclusive" and each.fails for each in self.findings) else 0
+
+    @property
+    def undecided(self) -> bool:
+        """Whether measuring longer may decide a rule that has not been."""
+        return any(finding.rounds_help for finding in self.findings)
+
+
+def outcome(run: Run, rules: Rules, *, unverified: bool = False, unpaired: bool = False) -> Outcome:
+    """Judge ``run``.
+
+    A run that was not completed, or is not valid, decides nothing: `Outcome.doubts` then say why. While one is being
+    measured, `Outcome.undecided` tells whether it should go on.
+
+    Args:
+        unverified: accept candidates whose golden samples fail or were not asked.
+        unpaired: accept ratios of candidates that were not measured in turns, round by round.
+
+    Raises:
+        UsageError: a rule names a metric or a candidate that does not exist, or what was not accepted.
+    """
+    findings = tuple(_findings(run, rules))
+    marks = (*_unverified(run, unverified), *_unpaired(run, rules, unpaired))
+    return Outcome(findings, tuple(_doubts(run)), marks)
+
+
+def others_of(run: Run) -> tuple[int, ...]:
+    """Candidates but the baseline and its twin, the first and the last."""
+    return tuple(range(1, len(run.candidates) - 1))
+
+
+def _findings(run: Run, rules: Rules) -> Iterator[Finding]:
+    quality = quality_of(run)
+    for number, rule in enumerate(rules.rule, 1):
+        check_metric(run, rule.metric)
+        is_quality = rule.noninferior is not None or rule.metric in quality
+        if rule.noninferior is not None and rule.metric not in quality:
+            raise UsageError(
+                f"rule {number}: `noninferior` is for metrics of answers, `{rule.metric}` is none",
+                hint=f"this run has: {', '.join(sorted(quality))}",
+            )
+        for c in _concerned(run, number, rule):
+            yield _finding(run, number, rule, c, is_quality, (rule.inconclusive or rules.inconclusive) == "fail")
+
+
+def _concerned(run: Run, number: int, rule: Rule) -> tuple[int, ...]:
+    others = others_of(run)
+    compares = rule.is_ratio or rule.noninferior is not None
+    # Named, or without a comparison and alone, the baseline is judged too.
+    asked = others if compares else (0, *others) if rule.candidate or not others else others
+    if found := tuple(c for c in asked if rule.is_about(run.candidates[c].name)):
+        return found
+    if not asked:
+        raise UsageError(
+            f"rule {number} compares with the baseline, which is alone", hint="profile two bundles at once"
+        )
+    names = ", ".join(run.candidates[c].name for c in asked)
+    raise UsageError(f"rule {number} is about `{rule.candidate}`, and no candidate is", hint=f"there are: {names}")
+
+
+def _finding(run: Run, number: int, rule: Rule, c: int, quality: bool, fails: bool) -> Finding:
+    found = evidence_for(run, c, rule)
+    at_least, at_most = (None, rule.noninferior) if rule.noninferior is not None else rule.bounds
+    floor = noise_floor(run, rule.metric) if rule.is_ratio else 0.0
+    word = "inconclusive" if found.lacks else _judged(found, at_least, at_most, floor)
+    return Finding(
+        rule=number,
+        candidate=run.candidates[c].name,
+        metric=rule.metric,
+        stat=found.stat,
+        kind="number" if rule.noninferior is not None else rule.kind,
+        value=found.value,
+        low=found.low,
+        high=found.high,
+        at_least=at_least,
+        at_most=at_most,
+        outcome=word,
+        reason=found.lacks or ("the interval lies on both sides of the bound" if word == "inconclusive" else ""),
+        quality=quality,
+        fails=fails,
+    )
+
+
+def _judged(found: Evidence, at_least: float | None, at_most: float | None, floor: float) -> Word:
+    """Broken only where the difference to the baseline is one that can be seen here (`evidence.noise_floor`)."""
+    low, high = found.low, found.high
+    too_high = at_most is not None and low is not None and low > _seen_above(at_most, floor)
+    too_low = at_least is not None and at_least > 0 and high is not None and high < 1 / _seen_above(1 / at_least, floor)
+    if too_high or too_low:
+        return "broken"
+    below = at_most is None or (high is not None and high <= at_most)
+    above = at_least is None or (low is not None and low >= at_least)
+    return "holds" if below and above else "inconclusive"
+
+
+def _seen_above(ratio: float, floor: float) -> float:
+    """The lowest ratio that is certainly above ``ratio``, where a difference is claimed at all."""
+    return max(ratio, 1 + floor) if ratio >= 1 else ratio
+
+
+def _doubts(run: Run) -> Iterator[str]:
+    if not run.complete:
+        yield f"the run was not completed ({run.protocol.stop_reason or 'it was stopped'})"
+    errors = [flag.text for flag in run.validity.flags if flag.severity == "error" and flag.code not in _SAID_ELSEWHERE]
+    said = any(flag.severity == "error" for flag in run.validity.flags)
+    if errors or not (run.validity.ok or said):
+        yield f"the run is not valid: {'; '.join(errors) or 'it says so itself'}"
+    rounds = {sample.round for sample in run.rounds}
+    throttled = {sample.round for sample in run.rounds if "throttled" in sample.flags}
+    if len(throttled) > OFTEN * len(rounds):
+        yield f"the processor was throttled in {len(throttled)} of {len(rounds)} rounds"
+
+
+def _unverified(run: Run, accepted: bool) -> tuple[str, ...]:
+    names = [candidate.name for candidate in run.candidates if candidate.unverified]
+    if names and not accepted:
+        raise UsageError(f"`{names[0]}` is not verified: its answers may be wrong", hint="accept it with --unverified")
+    return ("UNVERIFIED",) if names else ()
+
+
+def _unpaired(run: Run, rules: Rules, accepted: bool) -> tuple[str, ...]:
+    if run.protocol.interleave == "rounds" or not any(rule.is_ratio for rule in rules.rule):
+        return ()
+    if not accepted:
+        raise UsageError(
+            "the candidates of this run were measured in blocks, not in turns: their ratios are not paired",
+            hint="accept it with --unpaired, or measure where they fit into memory together",
+        )
+    return ("UNPAIRED",)
