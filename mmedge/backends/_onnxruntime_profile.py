@@ -116,17 +116,24 @@ def open_profiled(graph: Graph, source: Path, settings: Any, providers: list[str
     return session
 
 
-def open_plain(graph: Graph, source: Path, settings: Any, outputs: Sequence[str]) -> PlainOnnxRuntime:
+def open_plain(graph: Graph, source: Path, settings: Any) -> PlainOnnxRuntime:
     """See `onnxruntime.OnnxRuntime.open_plain`."""
     folder = TemporaryDirectory(prefix="mmedge-profile-")
     settings.graph_optimization_level = _library().GraphOptimizationLevel.ORT_DISABLE_ALL
+    engine = _open(graph, str(source), settings, ["CPUExecutionProvider"], folder)
+    return PlainOnnxRuntime(graph, engine, "cpu", folder)
+
+
+def open_showing(graph: Graph, source: Path, settings: Any, outputs: Sequence[str]) -> OnnxRuntimeSession:
+    """See `onnxruntime.OnnxRuntime.open_showing`."""
     settings.add_session_config_entry("session.model_external_initializers_file_folder_path", str(source.parent))
     known = {port.name for port in graph.outputs}
     further = [name for name in outputs if name not in known]
-    model = with_outputs(source.read_bytes(), further)
-    engine = _open(graph, model, settings, ["CPUExecutionProvider"], folder)
+    with told_as_ours(f"onnxruntime cannot open `{graph.component}`", _exceptions()):
+        model = with_outputs(source.read_bytes(), further)
+        engine = _library().InferenceSession(model, settings, providers=["CPUExecutionProvider"])
     ports = tuple(Port(name, "", ()) for name in further)
-    return PlainOnnxRuntime(replace(graph, outputs=(*graph.outputs, *ports)), engine, "cpu", folder)
+    return OnnxRuntimeSession(replace(graph, outputs=(*graph.outputs, *ports)), engine)
 
 
 def original_names(original: OnnxGraph, executed: OnnxGraph) -> Iterator[tuple[str, ...]]:
@@ -175,9 +182,7 @@ def _readers(node: Node, graph: OnnxGraph) -> Iterable[Node]:
     return (reader for reader in graph.nodes if set(node.outputs) & set(reader.inputs))
 
 
-def _open(
-    graph: Graph, model: str | bytes, settings: Any, providers: list[str], folder: TemporaryDirectory[str]
-) -> Any:
+def _open(graph: Graph, model: str, settings: Any, providers: list[str], folder: TemporaryDirectory[str]) -> Any:
     settings.enable_profiling = True
     settings.profile_file_prefix = str(Path(folder.name, "trace"))
     try:

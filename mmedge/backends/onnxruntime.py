@@ -68,11 +68,17 @@ class OnnxRuntime:
 
         return open_profiled(graph, source, _settings(graph, threads), self.providers(), self.device)
 
-    def open_plain(self, graph: Graph, source: Path, outputs: Sequence[str] = ()) -> PlainOnnxRuntime:
-        """With every node of the file run as it is written, and these tensors among the outputs; slow."""
+    def open_plain(self, graph: Graph, source: Path) -> PlainOnnxRuntime:
+        """On the CPU, with every node of the file run as it is written, which tells shapes; slow."""
         from mmedge.backends._onnxruntime_profile import open_plain
 
-        return open_plain(graph, source, _settings(graph, threads=0), outputs)
+        return open_plain(graph, source, _settings(graph, threads=0))
+
+    def open_showing(self, graph: Graph, source: Path, outputs: Sequence[str]) -> OnnxRuntimeSession:
+        """On the CPU, with tensors from inside the graph among its outputs."""
+        from mmedge.backends._onnxruntime_profile import open_showing
+
+        return open_showing(graph, source, _settings(graph, threads=0), outputs)
 
     def providers(self) -> list[str]:
         """Who computes, as ONNX Runtime calls them, the first choice first."""

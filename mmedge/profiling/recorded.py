@@ -117,10 +117,13 @@ class Runner:
             raise
         self._engine = Engine(graphs, dict(self.sessions))
 
-    def answer(self, asked: Recorded, *, counted: bool = True) -> None:
-        """Run every graph as for this answer; what is not ``counted`` belongs to no stage."""
+    def answer(self, asked: Recorded, *, counted: bool = True, until: str = "") -> None:
+        """Run every graph as for this answer, or what has to run for the graph ``until``; what is not ``counted``
+        belongs to no stage."""
         self._begin("encode" if counted else "")
         seen = self._engine.encode(asked.feeds)
+        if until in {graph.component for graph in self._engine.once}:
+            return
         self._engine.begin(seen)
         self._begin("prefill" if counted else "")
         self._step(asked.prompt, 0)

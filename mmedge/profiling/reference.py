@@ -24,6 +24,8 @@ class Reference(NamedTuple):
     """By component."""
     runs: dict[str, list[tuple[str, Run]]]
     """By component, every run with its stage."""
+    sizes: dict[str, dict[str, int]]
+    """By component, bytes of each tensor at its largest."""
 
     def total(self, component: str, stage: str, steps: int) -> Run | None:
         """Of all runs of a graph in a stage, where the decoder takes ``steps`` steps; None if it does not run then.
@@ -51,11 +53,23 @@ def reference(bundle: Bundle, asked: Recorded) -> Reference:
     with Runner(graphs, lambda graph: plain[graph.component]) as runner:
         runner.answer(asked._replace(written=asked.written[:_STEPS]))
         runs: dict[str, list[tuple[str, Run]]] = {}
+        sizes: dict[str, dict[str, int]] = {}
         for graph in graphs:
             name, session = graph.component, runner.sessions[graph.component]
-            shapes = zip(session.runs, plain[name].shapes(), _fed(graph, session), strict=True)
+            told = plain[name].shapes()
+            shapes = zip(session.runs, told, _fed(graph, session), strict=True)
             runs[name] = [(stage, run_costs(read[name], made, fed)) for (stage, _), made, fed in shapes]
-    return Reference(read, runs)
+            sizes[name] = _sizes(read[name], told)
+    return Reference(read, runs, sizes)
+
+
+def _sizes(graph: OnnxGraph, told: list[dict[str, tuple[Tensor, ...]]]) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for made in told:
+        for node in graph.nodes:
+            for name, tensor in zip(filter(None, node.outputs), made.get(node.name, ()), strict=False):
+                sizes[name] = max(sizes.get(name, 0), tensor.bytes)
+    return sizes
 
 
 def _sum(joined: Callable[[int, int], int], one: Run, two: Run) -> Run:
