@@ -62,15 +62,19 @@ def _card(run: Run, answers: dict[tuple[int, int], tuple[str, ...]], number: int
     picture = f'<img src="{pictures[item.file]}" alt="">' if item.file in pictures else ""
     question = f"<p>{escape(item.text)}</p>" if item.text else ""
     expected = f'<p class="note">right: {escape(" | ".join(item.expected)[:LONGEST])}</p>' if item.expected else ""
-    said = "".join(_said(run, c, answers.get((c, number), ()), answers[0, number]) for c in own(run))
+    by_text: dict[tuple[str, ...], list[str]] = {}
+    for c in own(run):
+        by_text.setdefault(answers.get((c, number), ()), []).append(label_of(run, c))
+    said = "".join(_said(names, texts, answers[0, number]) for texts, names in by_text.items())
     return f"<article>{picture}<div><h3>{escape(item.id)}</h3>{question}{expected}<dl>{said}</dl></div></article>"
 
 
-def _said(run: Run, c: int, texts: tuple[str, ...], first: tuple[str, ...]) -> str:
-    changed = "≠ " if texts and texts != first else ""
+def _said(names: list[str], texts: tuple[str, ...], first: tuple[str, ...]) -> str:
+    """Candidates that said the same stand together."""
     said = " / ".join(text if len(text) <= LONGEST else f"{text[:LONGEST]}…" for text in texts) or "(no answer)"
-    look = ' class="changed"' if changed else ""
-    return f"<dt>{escape(label_of(run, c))}</dt><dd{look}>{changed}{escape(said)}</dd>"
+    changed = texts and texts != first
+    told = f'<dd class="changed">≠ {escape(said)}</dd>' if changed else f"<dd>{escape(said)}</dd>"
+    return f"<dt>{escape(', '.join(names))}</dt>{told}"
 
 
 def _pictures(items: list[Input]) -> dict[str, str]:

@@ -15,6 +15,9 @@ from mmedge.profiling.html.text import clean
 WIDTH = 10.0
 """Inches, of 72 units in the SVG."""
 
+_LETTERS, _HANDLE = 105, 8
+"""Letters of a legend that fit the width, and what stands before and behind each name, in letters."""
+
 _VARIABLES = (
     "ink", "muted", "faint", "panel", "band",
     "blue", "vermillion", "green", "purple", "orange", "sky", "yellow",
@@ -71,7 +74,8 @@ def legend(canvas: Canvas, axes: Axes, columns: int = 3) -> None:
     """Above the plot, where it hides nothing."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        canvas.legend(handles, labels, loc="outside upper left", ncols=columns, frameon=False)
+        fit = _LETTERS // (max(map(len, labels)) + _HANDLE)
+        canvas.legend(handles, labels, loc="outside upper left", ncols=max(1, min(columns, fit)), frameon=False)
 
 
 def logarithmic(axis: Any) -> None:

@@ -59,7 +59,7 @@ def _draw(run: Run, times: dict[int, np.ndarray], canvas: Canvas) -> None:
 
 def _bound(axes: Any, run: Run, c: int, share: float, found: Absolute | None) -> None:
     """From the percentile, where it is known, to its upper bound."""
-    if found is None or found.high is None:
+    if found is None or found.high is None or not found.valid:
         return
     begin = found.high if found.value is None else found.value
     style = colour(style_of(run, c).colour)
@@ -70,10 +70,10 @@ def _bound(axes: Any, run: Run, c: int, share: float, found: Absolute | None) ->
 def _percentile(found: Absolute | None) -> str:
     """Never a number that too few samples would make up."""
     if found is None or (found.value is None and found.high is None):
-        return found.note if found and found.note else UNKNOWN
+        return UNKNOWN
     bound = f"≤ {number(found.high)}" if found.high is not None else ""
     said = bound if found.value is None else f"{number(found.value)} {bound and f'({bound})'}".strip()
-    return f"{said} {found.note}".strip() if not found.valid else said
+    return said if found.valid else f"{said} ({found.note or 'less sure'})"
 
 
 def _row(run: Run, c: int, times: np.ndarray) -> list[Cell]:
@@ -84,5 +84,5 @@ def _row(run: Run, c: int, times: np.ndarray) -> list[Cell]:
 
 def _note(most: int) -> str:
     said = "Ticks at 90, 95, 99 and 99.9 %: the upper bound of that percentile with 99 % confidence, where there are "
-    said += "enough answers for one. The table gives times in ms."
+    said += "enough answers for one. The table gives times in ms, and bounds that are less sure with their confidence."
     return said + (f" Of {most:,} answers {STEPS} steps are drawn." if most > STEPS else "")

@@ -73,7 +73,7 @@ def _rewritten(
         elif key in ("href", "clip-path", "mask"):
             yield key, value.replace("#", f"#{name}-")
         elif key not in ("id", "style", "fill", "stroke"):
-            yield key, _DECIMALS.sub(_rounded, value).replace("\n", "") if key in _COORDINATES else value
+            yield key, _DECIMALS.sub(_rounded, value) if key in _COORDINATES else value
 
 
 def _css(style: str, name: str, used: set[str], colours: Mapping[str, str]) -> str:

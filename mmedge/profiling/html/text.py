@@ -5,14 +5,19 @@ from __future__ import annotations
 import html
 
 UNKNOWN = "\N{EN DASH}"
+_KEPT = "\N{NO-BREAK SPACE}\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"
 _MIB = 1 << 20
 
 
 def clean(text: str) -> str:
     """Without control characters, half surrogate pairs and marks that turn the direction of writing."""
-    return "".join(
-        mark if mark.isprintable() else " " if mark in "\n\t" else "\N{REPLACEMENT CHARACTER}" for mark in text
-    )
+    return "".join(map(_clean, text))
+
+
+def _clean(mark: str) -> str:
+    if mark.isprintable() or mark in _KEPT:
+        return mark
+    return " " if mark.isspace() else "\N{REPLACEMENT CHARACTER}"
 
 
 def escape(text: str) -> str:
@@ -47,5 +52,5 @@ def mib(size: float | None) -> float | None:
 
 
 def interval(low: float | None, high: float | None) -> str:
-    """Both ends in brackets; nothing where there is none."""
-    return "" if low is None or high is None else f"[{number(low)}, {number(high)}]"
+    """Both ends in brackets, on one line; nothing where there is none."""
+    return "" if low is None or high is None else f"[{number(low)},\N{NO-BREAK SPACE}{number(high)}]"
