@@ -29,7 +29,7 @@ class KnownMemory:
     def __init__(self, path: Path, backend: str | None, threads: int) -> None:
         self.backends: dict[str, str] = {}
         if size := int(path.read_text() or 0):
-            touch(mmap.mmap(-1, size))
+            touch(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
     def answer(self, task, picture, text, *, limit, show, clock: Clock) -> Answer:
         with clock.stage("read"):

@@ -55,7 +55,7 @@ def cold_starts(
 ) -> ColdStarts:
     """Start ``candidate``, number ``c`` of the run, in each way in turns; nobody may have its bundle open meanwhile."""
     compiled = _start(c, candidate, ask, _Case("warm", anew=False), command).compiled  # and what is missing is made
-    files = _files(candidate)
+    files = files_of(candidate)
     left = page_cache.drop(files)
     cases = [_Case("warm", anew=False)]
     if left.share is not None and left.share <= MOST_LEFT:
@@ -74,7 +74,7 @@ def cold_starts(
 
 
 def _start(c: int, candidate: Candidate, ask: Ask, case: _Case, command: Sequence[str]) -> Cold:
-    files = _files(candidate)
+    files = files_of(candidate)
     (page_cache.drop if case.pages == "cold" else page_cache.fill)(files)
     place = _nothing_compiled() if case.anew else nullcontext(())
     with place as through, running(candidate.name, candidate.command or command, through) as worker:
@@ -92,7 +92,7 @@ def _nothing_compiled() -> Iterator[tuple[str, ...]]:
         yield ("env", f"{kept.CHOSEN}={folder}")
 
 
-def _files(candidate: Candidate) -> list[Path]:
+def files_of(candidate: Candidate) -> list[Path]:
     """Of its bundle, and what was compiled of it."""
     path = Path(candidate.bundle)
     if not path.is_dir():
