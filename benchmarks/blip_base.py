@@ -1,45 +1,46 @@
-"""mmedge against `transformers` on a full-size BLIP captioner with random weights, in one interleaved run.
+"""mmedge beside `transformers` on a full-size BLIP captioner with random weights, in one interleaved run.
 
     python benchmarks/blip_base.py
 
-Makes the checkpoint and the bundles under ``benchmarks/.work`` unless they are there, lets `transformers` in float32
-and bfloat16 and the bundles caption the same pictures in turns, 30 tokens each, and writes ``results/blip_base.json``.
+Makes the checkpoint, the bundles and the environment of `transformers` under ``benchmarks/.work`` unless they are
+there. `transformers` in bfloat16 and float32 and the bundles caption the same pictures in turns, 30 tokens each. Writes
+``results/blip_base.json`` and ``results/blip_base_report.html``.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
 from pathlib import Path
 
-import msgspec
-import numpy as np
+from peers import environment
+from published import ROOT, WORK, publish
 
 import mmedge
 from mmedge.profiling.candidates import candidates_of
-from mmedge.profiling.profile import profile
-from mmedge.profiling.queries import queries_of
-from mmedge.profiling.report import Candidate, Profile
+from mmedge.profiling.extras import extras_of
+from mmedge.profiling.inputs import inputs_of
+from mmedge.profiling.profile import Settings, profile
+from mmedge.profiling.run import Candidate
 
-ROOT = Path(__file__).resolve().parents[1]
-WORK = ROOT / "benchmarks" / ".work"
 CHECKPOINT = WORK / "blip_base"
-RESULTS = ROOT / "benchmarks" / "results" / "blip_base.json"
 RECIPE = ROOT / "benchmarks" / "workloads" / "blip_base.toml"
-PEER = (sys.executable, str(ROOT / "benchmarks" / "peers" / "transformers_blip.py"))
 LIMIT = 30
-METRICS = ("first_token_ms", "ms_per_token", "load_s", "peak_mb")
+PEER_PRECISIONS = ("bfloat16", "float32")
+"""The first is the baseline: the faster one on processors that compute in it."""
 
 
 def peer(dtype: str) -> Candidate:
-    size = (CHECKPOINT / "model.safetensors").stat().st_size
-    return Candidate(f"transformers {dtype}", str(CHECKPOINT), "", f"transformers-{dtype}", {"all": dtype}, size)
+    """`transformers` on the checkpoint itself."""
+    size = sum(file.stat().st_size for file in CHECKPOINT.iterdir())
+    command = (*environment.command("transformers_blip"), dtype)
+    name = f"transformers {dtype}"
+    return Candidate(name, str(CHECKPOINT), "", None, {"all": dtype}, size, command=command)
 
 
-def prepare() -> list[Path]:
+def prepared() -> list[Path]:
     """The checkpoint, and its bundles: float32 and int8 for any CPU, int8 with both engines for x86-64."""
     if not (CHECKPOINT / "model.safetensors").exists():
         maker = ROOT / "benchmarks" / "models" / "blip_base.py"
@@ -52,59 +53,30 @@ def prepare() -> list[Path]:
     return bundles
 
 
-def measures(found: Profile, number: int) -> dict[str, np.ndarray]:
-    """Raw values of a candidate: first token and time per token by round, load and peak by process."""
-    runs = sorted((run for run in found.rounds if run.candidate == number), key=lambda run: run.round)
-    loads = [start.loaded_s for start in found.starts if start.candidate == number and start.phase != "prepare"]
-    peaks = [weight.memory.peak / 1e6 for weight in found.weights if weight.candidate == number]
-    return {
-        "first_token_ms": np.array([run.token_ms[0] for run in runs]),
-        "ms_per_token": np.array([(run.token_ms[-1] - run.token_ms[0]) / (len(run.token_ms) - 1) for run in runs]),
-        "load_s": np.array(loads),
-        "peak_mb": np.array(peaks),
-    }
-
-
-def times_better(found: Profile, number: int, peers: Sequence[int]) -> dict[str, dict[str, float]]:
-    """How many times smaller each measure is than the better of the two peers', with the middle half of the ratios."""
-    own, others = measures(found, number), [measures(found, peer) for peer in peers]
-    better = {}
-    for name in METRICS:
-        best = min(others, key=lambda other: float(np.median(other[name])))
-        count = min(len(best[name]), len(own[name]))
-        ratios = best[name][:count] / own[name][:count]
-        low, middle, high = np.percentile(ratios, [25, 50, 75])
-        better[name] = {"times": round(float(middle), 2), "from": round(float(low), 2), "to": round(float(high), 2)}
-    return better
+def candidates(bundles: list[Path]) -> list[Candidate]:
+    ours = (*candidates_of(bundles[:2], ["onnxruntime", "openvino"]), *candidates_of(bundles[2:]))
+    return [*map(peer, PEER_PRECISIONS), *ours]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=24)
-    parser.add_argument("--sittings", type=int, default=3)
+    parser.add_argument("--budget", type=float, default=900.0, help="seconds for the rounds")
+    parser.add_argument("--processes", type=int, default=5)
+    parser.add_argument("--limit", type=int, default=LIMIT, help="tokens of an answer")
+    parser.add_argument("--try", action="store_true", dest="trying", help="write nothing into results")
     options = parser.parse_args()
-    bundles = prepare()
-    ours = (*candidates_of(bundles[:2], ["onnxruntime", "openvino"]), *candidates_of(bundles[2:]))
-    candidates = (peer("float32"), peer("bfloat16"), *ours)
-    queries = [query for query in queries_of(bundles, None, None) if query.task == "caption"]
-    found = profile(
-        candidates,
-        queries,
-        rounds=options.rounds,
-        warmup=2,
-        sittings=options.sittings,
-        limit=LIMIT,
-        save=WORK / "blip_base_profile.json",
-        say=lambda line: print(line, file=sys.stderr),
-        command=PEER,
-    )
-    rows = {}
-    for number, candidate in enumerate(found.candidates):
-        medians = {name: round(float(np.median(values)), 2) for name, values in measures(found, number).items()}
-        rows[candidate.name] = {"median": medians, "times_better_than_best_peer": times_better(found, number, (0, 1))}
-        print(candidate.name, rows[candidate.name])
-    about = {"machine": found.machine, "software": found.software, "doubts": found.doubts, "settings": found.settings}
-    RESULTS.write_text(json.dumps({**msgspec.to_builtins(about), "candidates": rows}, indent=2) + "\n")
+    bundles = prepared()
+    with tempfile.TemporaryDirectory() as folder:
+        found = profile(
+            candidates(bundles),
+            inputs_of(bundles, None, "caption", Path(folder)),
+            Settings(budget_s=options.budget, processes=options.processes, limit=options.limit),
+            extras_of(),
+            save=WORK / "blip_base_run.json",
+            say=lambda line: print(line, file=sys.stderr),
+        )
+    if not options.trying:
+        publish(found, "blip_base.json", "blip_base_report.html")
 
 
 if __name__ == "__main__":

@@ -1,25 +1,40 @@
-"""`transformers` as a candidate beside bundles: the same pictures, the same tokens, the same protocol.
+"""`transformers` as a candidate beside bundles: the same pictures, the same tokens, the same stages.
 
-Started by `benchmarks/blip_base.py` in place of mmedge's own worker. A backend called ``transformers-float32`` or
-``transformers-bfloat16`` loads the checkpoint with `AutoProcessor` and `from_pretrained` and answers with `generate`;
-any other opens a bundle. Neither process imports what the other one needs.
+Started as ``python transformers_blip.py DTYPE PARENT`` where a worker is expected: loads the checkpoint that the
+candidate names with `AutoProcessor` and `from_pretrained`, and answers with `generate`, as its authors show it.
 """
 
 from __future__ import annotations
 
-import time
+import io
+import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from mmedge.errors import UsageError
 from mmedge.profiling.worker import main
-from mmedge.runtime.pipeline import Answer, Piece, load
+from mmedge.runtime.pipeline import Answer, Clock, Piece
 
-PREFIX = "transformers-"
+
+class Stages:
+    """One stage after the other: the next one ends the one before."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._open = ExitStack()
+
+    def begin(self, name: str) -> None:
+        self.end()
+        self._open.enter_context(self._clock.stage(name))
+
+    def end(self) -> None:
+        self._open.close()
 
 
 class Transformers:
-    """A checkpoint run as its authors show it: greedy, with the cache, on all cores."""
+    """A checkpoint run greedily, with the cache."""
 
     def __init__(self, folder: Path, dtype: str, threads: int) -> None:
         import torch
@@ -31,52 +46,67 @@ class Transformers:
         self.torch = torch
         self.processor = AutoProcessor.from_pretrained(folder)
         self.model = BlipForConditionalGeneration.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
+        self.stages = Stages(Clock())
+        self.model.vision_model.register_forward_pre_hook(lambda *_: self.stages.begin("encode"))
+        self.model.vision_model.register_forward_hook(lambda *_: self.stages.begin("prefill"))
 
     def answer(
-        self, task: str, picture: Path, text: str | None, *, limit: int | None, show: Callable[[Piece], None]
+        self,
+        task: str,
+        picture: bytes,
+        text: str | None,
+        *,
+        limit: int | None,
+        show: Callable[[Piece], None],
+        clock: Clock,
     ) -> Answer:
         from PIL import Image
 
-        started = time.perf_counter()
-        image = Image.open(picture).convert("RGB")
-        decoded = time.perf_counter()
-        inputs = self.processor(images=image, text=text, return_tensors="pt")
-        inputs["pixel_values"] = inputs["pixel_values"].to(self.model.dtype)
-        prepared = time.perf_counter()
-        told = Told(show)
+        if task != "caption":
+            raise UsageError(f"this checkpoint cannot `{task}`", hint="it can: caption")
+        self.stages = stages = Stages(clock)
+        stages.begin("decode")
+        image = Image.open(io.BytesIO(picture)).convert("RGB")
+        stages.begin("preprocess")
+        inputs = self.processor(images=image, text=text, return_tensors="pt").to(self.model.dtype)
+        told = Told(stages, show, self.model.config.text_config.sep_token_id)
         with self.torch.inference_mode():
-            tokens = self.model.generate(
-                **inputs, max_new_tokens=limit, min_new_tokens=limit, do_sample=False, num_beams=1, streamer=told
-            )
-        stages = {"decode": (decoded - started) * 1e3, "preprocess": (prepared - decoded) * 1e3}
-        text = self.processor.decode(tokens[0], skip_special_tokens=True)
-        return Answer(text, tuple(told.tokens), "length", stages)
+            self.model.generate(**inputs, max_new_tokens=limit, do_sample=False, num_beams=1, streamer=told)
+        stages.begin("detokenise")
+        written = self.processor.decode(told.tokens, skip_special_tokens=True)
+        stages.end()
+        return Answer(written.strip(), tuple(told.tokens), "length" if len(told.tokens) == limit else "stop", {})
+
+    def close(self) -> None:
+        del self.model
 
 
 class Told:
     """A streamer of `generate`, which hears the prompt first and then every token."""
 
-    def __init__(self, show: Callable[[Piece], None]) -> None:
+    def __init__(self, stages: Stages, show: Callable[[Piece], None], stop: int) -> None:
+        self.stages = stages
         self.show = show
+        self.stop = stop
         self.tokens: list[int] = []
         self.prompt = True
 
     def put(self, value: Any) -> None:
-        if not self.prompt:
-            token = int(value.flatten()[0])
+        token = int(value.flatten()[-1])
+        if not self.prompt and token != self.stop:
             self.tokens.append(token)
             self.show(Piece("", token, 0.0))
+        if not self.prompt and len(self.tokens) < 2:
+            self.stages.begin("decode_loop")
         self.prompt = False
 
     def end(self) -> None:
         pass
 
 
-def opener(folder: Path, *, backend: str | None, threads: int) -> Any:
-    """Whatever the name of the backend stands for."""
-    if backend and backend.startswith(PREFIX):
-        return Transformers(folder, backend.removeprefix(PREFIX), threads)
-    return load(folder, backend=backend, threads=threads)
+def opener(folder: Path, *, backend: str | None, threads: int) -> Transformers:
+    """The precision comes with the command: for mmedge it is no backend."""
+    return Transformers(folder, sys.argv[1], threads)
 
 
 if __name__ == "__main__":
