@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from mmedge.errors import UsageError
 from mmedge.profiling.evidence import Evidence, check_metric, evidence_for, noise_floor, quality_of
+from mmedge.profiling.matching import others_of
 from mmedge.profiling.quantities import Kind, kind_of
 from mmedge.profiling.rules import Rule, Rules
 from mmedge.profiling.run import Run
@@ -93,11 +94,6 @@ def outcome(run: Run, rules: Rules, *, unverified: bool = False, unpaired: bool 
     findings = tuple(_findings(run, rules))
     marks = (*_unverified(run, unverified), *_unpaired(run, rules, unpaired))
     return Outcome(findings, tuple(_doubts(run)), marks)
-
-
-def others_of(run: Run) -> tuple[int, ...]:
-    """Candidates but the baseline and its twin, the first and the last."""
-    return tuple(range(1, len(run.candidates) - 1))
 
 
 def _findings(run: Run, rules: Rules) -> Iterator[Finding]:
