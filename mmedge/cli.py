@@ -34,6 +34,8 @@ COMMANDS = (
     "verify",
     "inspect",
     "profile",
+    "report",
+    "gate",
     "doctor",
     "pack",
     "targets",

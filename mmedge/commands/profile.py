@@ -114,26 +114,29 @@ def profile(
     """
     import tempfile
 
+    from mmedge.commands.report import check_outputs
     from mmedge.profiling.extras import extras_of
     from mmedge.profiling.profile import profile as measure
 
-    check_files(told)
+    files = {kind: path for kind in ("html", "trace", "csv") if (path := getattr(told, kind))}
+    check_outputs(files, told.output, force=True)
     rules = _rules(measured.gate)
     settings = _settings(measured, compared, spans=told.trace is not None)
     extras = extras_of(
-        cold=measured.cold,
-        memory_limit=measured.memory_limit,
+        is_cold=measured.cold,
+        memory=measured.memory_limit,
         scenario=measured.scenario,
+        budget_s=settings.budget_s,
         soak_s=_seconds(measured.soak) if measured.soak else None,
-        roofline=measured.roofline,
-        layers=measured.layers,
-        instructions=measured.instructions,
+        by_layer=measured.layers,
+        roof=measured.roofline,
+        counted=measured.instructions,
     )
     with tempfile.TemporaryDirectory(prefix="mmedge-profile-") as folder, ProgressLine() as say:
         candidates, inputs = _subject(bundles, compared, measured.aa, Path(folder))
         undecided = (lambda run: _outcome(run, rules).undecided) if rules else None
         run = measure(candidates, inputs, settings, extras, undecided=undecided, save=told.output, say=say)
-        _write(run, told)
+        _write(run, files)
     return _show(run, told.json, _outcome(run, rules) if rules else None)
 
 
@@ -220,24 +223,13 @@ def _outcome(run: Run, rules: Rules) -> Outcome:
     return outcome(run, rules, unverified=any(candidate.unverified for candidate in run.candidates))
 
 
-def check_files(told: Told) -> None:
-    """Before minutes are spent: where something is to be written there must be a folder, and a library to draw."""
-    from mmedge.errors import UsageError
-    from mmedge.needs import needs
+def _write(run: Run, files: dict[str, Path]) -> None:
+    """The report, the trace, the table."""
+    from mmedge.commands.report import content
+    from mmedge.core.whole_file import write_whole
 
-    for path in filter(None, (told.output, told.html, told.trace, told.csv)):
-        if not path.absolute().parent.is_dir():
-            raise UsageError(f"cannot write `{path}`: `{path.parent}` is not a folder", hint=f"mkdir -p {path.parent}")
-    if told.html:
-        with needs("profile"):
-            import matplotlib  # noqa: F401
-
-
-def _write(run: Run, told: Told) -> None:
-    """The other files."""
-    from mmedge.profiling.write import write_outputs
-
-    write_outputs(run, html=told.html, trace=told.trace, csv=told.csv)
+    for kind, path in files.items():
+        write_whole(path, content(kind, run))
 
 
 def _show(run: Run, json: bool, outcome: Outcome | None) -> int:

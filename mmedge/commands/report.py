@@ -37,10 +37,10 @@ def report(
     if not any(wanted.values()):
         wanted["html"] = _beside(run)
     files = {kind: path for kind, path in wanted.items() if path}
-    _check(run, files, force)
+    check_outputs(files, run, force)
     measured = read_run(run)
     for kind, path in files.items():
-        write_whole(path, _content(kind, measured))
+        write_whole(path, content(kind, measured))
         print(path)
 
 
@@ -50,12 +50,18 @@ def _beside(run: Path) -> Path:
     return plain.with_suffix(".html")
 
 
-def _check(run: Path, files: dict[str, Path], force: bool) -> None:
-    """Refuse before the work starts."""
+def check_outputs(files: dict[str, Path], taken: Path | None, force: bool) -> None:
+    """Refuse before the work starts; ``taken`` is where the run itself is.
+
+    Raises:
+        UsageError: a file cannot be written.
+        BackendError: there is nothing to draw with.
+    """
     from mmedge.core.whole_file import check_place
     from mmedge.errors import UsageError
+    from mmedge.needs import needs
 
-    places = [run.resolve()]
+    places = [taken.resolve()] if taken else []
     for kind, path in files.items():
         check_place(path)
         if path.resolve() in places:
@@ -63,9 +69,13 @@ def _check(run: Path, files: dict[str, Path], force: bool) -> None:
         places.append(path.resolve())
         if path.exists() and not force:
             raise UsageError(f"`{path}` is there already", hint="name another file, or add --force")
+    if "html" in files:
+        with needs("profile"):
+            import matplotlib  # noqa: F401
 
 
-def _content(kind: str, run: Run) -> bytes:
+def content(kind: str, run: Run) -> bytes:
+    """Of the file that is called ``html``, ``trace`` or ``csv`` on the command line."""
     import msgspec
 
     from mmedge.profiling.chrome_trace import trace_of

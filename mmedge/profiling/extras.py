@@ -11,17 +11,52 @@ from typing import TypeAlias
 import numpy as np
 
 from mmedge.profiling import instructions as counting
+from mmedge.profiling.cold import cold_starts
 from mmedge.profiling.load import Trial, under_load
 from mmedge.profiling.measure import ALONE, Measurement
 from mmedge.profiling.messages import Answered
 from mmedge.profiling.open_loop import Request
 from mmedge.profiling.profile import Extra, Say
 from mmedge.profiling.run import Host, Instructions
-from mmedge.profiling.scenario import Scenario
+from mmedge.profiling.scenario import Scenario, scenario_of
 from mmedge.profiling.soak import soak
 from mmedge.profiling.workers import Worker
 
 Awake: TypeAlias = Callable[[], AbstractContextManager[Callable[[int], Answered]]]
+
+
+def extras_of(
+    *,
+    is_cold: bool = False,
+    memory: str | None = None,
+    scenario: str = "single",
+    budget_s: float = 120.0,
+    soak_s: float | None = None,
+    by_layer: bool = False,
+    roof: bool = False,
+    counted: bool = False,
+) -> tuple[Extra, ...]:
+    """What the options of `mmedge profile` ask for, what disturbs the machine least first.
+
+    Raises:
+        UsageError: the scenario or the memory limit cannot be read.
+    """
+    how = scenario_of(scenario)
+    asked = (
+        (how.kind != "single", load(how, budget_s)),
+        (is_cold, cold),
+        (counted, instructions),
+        (soak_s is not None, minutes(soak_s or 0.0)),
+    )
+    return tuple(extra for wanted, extra in asked if wanted)
+
+
+def cold(measurement: Measurement, say: Say) -> None:
+    """Starts with files in memory and not, compiled and not."""
+    for c, candidate in enumerate(measurement.candidates[:-1]):
+        found = cold_starts(c, candidate, measurement.order_of(0), command=measurement.command, say=say)
+        measurement.cold += found.rows
+        measurement.flags += found.flags
 
 
 def load(scenario: Scenario, budget_s: float) -> Extra:

@@ -57,7 +57,7 @@ def choose_inputs(items: Sequence[Input], most: int | None) -> Sequence[Input]:
     if most is None or most >= len(items):
         return items
     if most < 1:
-        raise UsageError(f"{most} inputs are asked for, it must be at least 1")
+        raise UsageError(f"{most} inputs are asked for, it must be at least 1", hint="without --most it is all of them")
     return [items[index * len(items) // most] for index in range(most)]
 
 

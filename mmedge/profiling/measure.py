@@ -21,6 +21,7 @@ from mmedge.profiling.run import (
     Answer,
     Candidate,
     Cold,
+    Flag,
     Host,
     Input,
     Instructions,
@@ -77,6 +78,8 @@ class Measurement:
     roofline: list[Roof] = field(default_factory=list)
     peaks: Peaks | None = None
     instructions: list[Instructions] = field(default_factory=list)
+    flags: list[Flag] = field(default_factory=list)
+    """What could not be measured as it was asked for."""
     versions: dict[str, str] = field(default_factory=dict)
     """Of the engines."""
 

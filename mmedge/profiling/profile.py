@@ -26,7 +26,7 @@ from mmedge.profiling.machines import machine_of
 from mmedge.profiling.order import orders_of
 from mmedge.profiling.power import Meter
 from mmedge.profiling.provenance import made, redacted
-from mmedge.profiling.run import SCHEMA, Candidate, Inputs, Protocol, Run, Validity
+from mmedge.profiling.run import SCHEMA, Candidate, Inputs, Protocol, Run
 from mmedge.profiling.workers import COMMAND
 
 SAVE_EVERY_S = 5.0
@@ -152,8 +152,8 @@ class _Running:
             candidates=tuple(candidates),
             inputs=inputs,
             protocol=protocol,
-            validity=Validity(flags=circumstances()),
         )
+        self.measurement.flags += circumstances()
         self.save_after_s = 0.0
 
     def run(self, extras: Sequence[Extra], undecided: Callable[[Run], bool] | None) -> Run:
@@ -177,7 +177,7 @@ class _Running:
     def judged(self) -> Run:
         """As if it were complete."""
         whole = finished(replace(self.filled(), complete=True))
-        doubts = replace(whole.validity, flags=(*self.draft.validity.flags, *whole.validity.flags))
+        doubts = replace(whole.validity, flags=(*self.measurement.flags, *whole.validity.flags))
         return replace(whole, validity=doubts)
 
     def alone(self) -> None:

@@ -91,7 +91,8 @@ def load_rules(path: Path) -> Rules:
     try:
         return msgspec.toml.decode(path.read_bytes(), type=Rules)
     except OSError as error:
-        raise UsageError(f"cannot read the rules `{path}`: {(error.strerror or '').lower()}") from error
+        reason = (error.strerror or "").lower()
+        raise UsageError(f"cannot read the rules `{path}`: {reason}", hint="name a TOML file of rules") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         reason = str(error)
         hint = 'a rule is written as: [[rule]] metric = "answer_ms" vs = "baseline" max = 1.05, a line each'
