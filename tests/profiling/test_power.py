@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mmedge.profiling.power import Meter, energy_of, rails
+from mmedge.profiling.power import Meter, energy_of_machine, rails, zones
 
 INA = "sys/bus/i2c/drivers"
 
@@ -77,27 +77,30 @@ def make(root: Path, board: str) -> Path:
 )
 def test_rails_are_found_with_their_power(board, whole, milliwatts, tmp_path):
     root = make(tmp_path, board)
-    assert {rail.name: rail.milliwatts() for rail in rails(root)} == pytest.approx(milliwatts)
-    power = Meter(root).power
-    assert (set(power.rails), power.whole) == (set(milliwatts), whole)
-    assert bool(power.missing) is not bool(milliwatts)
+    assert {rail.name: rail.read() for rail in rails(root)} == pytest.approx(milliwatts)
+    energy = energy_of_machine(root)
+    assert (set(energy.rails), energy.whole) == (set(milliwatts), whole)
+    assert energy.method == ("INA3221" if milliwatts else None)
+    assert bool(energy.reason) is not bool(milliwatts)
 
 
 def test_a_machine_without_monitors_says_so(tmp_path):
-    assert Meter(make(tmp_path, "Raspberry Pi")).power.missing == (
-        "this machine has no power monitor that the kernel knows (INA3221 or INA238)"
-    )
+    energy = energy_of_machine(make(tmp_path, "Raspberry Pi"))
+    assert energy.reason == "this machine has no power monitor that the kernel knows (INA3221, INA238 or RAPL)"
+    assert (energy.method, energy.rails, energy.idle_w) == (None, (), {})
 
 
 def test_a_monitor_that_does_not_answer_is_told_apart_from_none(tmp_path):
     root = make(tmp_path, "Orin Nano")
     for file in root.rglob("curr*_input"):
         file.write_text("")
-    assert Meter(root).power.missing.startswith("the power monitor 1-0040 answers nothing")
+    assert energy_of_machine(root).reason.startswith("the power monitor 1-0040 answers nothing")
 
 
-def test_energy_is_the_area_under_the_readings():
-    assert energy_of([(0.0, 1000.0), (1.0, 3000.0), (1.5, 3000.0)]) == pytest.approx(2000 + 1500)
+def test_energy_is_the_area_under_the_readings(tmp_path):
+    rail = rails(make(tmp_path, "Orin Nano"))[0]
+    assert rail.energy_mj([(0.0, 1000.0), (1.0, 3000.0), (1.5, 3000.0)]) == pytest.approx(2000 + 1500)
+    assert rail.energy_mj([(0.0, 1000.0)]) is None
 
 
 def ticks(*moments: float):
@@ -138,6 +141,81 @@ def test_nothing_is_measured_and_no_thread_is_started_where_there_are_no_rails(t
     assert window.energy_mj == {}
 
 
+def zone(folder: str, name: str, microjoules: int | str, most: int = 1_000_000) -> dict[str, str]:
+    path = f"sys/class/powercap/{folder}"
+    told = {"name": name, "energy_uj": microjoules, "max_energy_range_uj": most}
+    return {f"{path}/{file}": str(content) for file, content in told.items()}
+
+
+DESKTOP = (
+    zone("intel-rapl:0", "package-0", 900_000)
+    | zone("intel-rapl:0:0", "core", 10)
+    | {
+        "sys/class/powercap/intel-rapl/enabled": "1",
+        **zone("intel-rapl-mmio:0", "package-0", 900_000),
+    }
+)
+BOARDS |= {
+    "desktop": DESKTOP,
+    "server": zone("intel-rapl:0", "package-0", 1)
+    | zone("intel-rapl:0:0", "dram", 2)
+    | zone("intel-rapl:1", "package-1", 3),
+    "with memory": zone("intel-rapl:0", "package-0", 1) | zone("intel-rapl:0:0", "dram", 2),
+    "laptop": DESKTOP | zone("intel-rapl:1", "psys", 5),
+    "for root alone": zone("intel-rapl:0", "package-0", ""),
+}
+
+
+@pytest.mark.parametrize(
+    ("board", "whole", "names"),
+    [
+        ("desktop", "package-0", {"package-0", "package-0/core"}),
+        ("server", "", {"package-0", "package-0/dram", "package-1"}),
+        ("with memory", "", {"package-0", "package-0/dram"}),
+        ("laptop", "psys", {"package-0", "package-0/core", "psys"}),
+    ],
+)
+def test_zones_of_processors_are_found(board, whole, names, tmp_path):
+    energy = energy_of_machine(make(tmp_path, board))
+    assert (energy.method, energy.reason, energy.whole, set(energy.rails)) == ("RAPL", "", whole, names)
+
+
+def test_counters_that_may_not_be_read_are_told(tmp_path):
+    energy = energy_of_machine(make(tmp_path, "for root alone"))
+    assert energy.method is None and "only root" in energy.reason and "chmod" in energy.reason
+
+
+def test_a_counter_that_starts_again_goes_on(tmp_path):
+    """It had 100,000 uJ to go, and has 150,000 since."""
+    root = make(tmp_path, "desktop")
+    with Meter(root, interval_s=60).window() as window:
+        (root / "sys/class/powercap/intel-rapl:0/energy_uj").write_text("150000\n")
+    assert window.energy_mj == {"package-0": 250.0}
+
+
+def test_a_counter_that_stood_still_has_not_measured_nothing(tmp_path):
+    with Meter(make(tmp_path, "desktop"), interval_s=60).window() as window:
+        pass
+    assert window.energy_mj == {} and len(zones(tmp_path)) == 2
+
+
+def test_idle_power_is_the_energy_of_a_stretch_of_time_by_its_length(tmp_path, monkeypatch):
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    clock = ticks(0.0, *3 * [0.0], *3 * [10.0], 10.0)
+    meter = Meter(make(tmp_path, "Orin Nano"), interval_s=60, clock=clock)
+    before = meter.idle()
+    assert before == {"VDD_IN": 5.0, "VDD_CPU_GPU_CV": 1.0, "VDD_SOC": 1.5}
+    energy = meter.energy_with(before, {"VDD_IN": 6.0})
+    assert energy.idle_w == {"VDD_IN": 5.5, "VDD_CPU_GPU_CV": 1.0, "VDD_SOC": 1.5}
+    assert (energy.method, energy.whole) == ("INA3221", "VDD_IN")
+
+
+def test_where_nothing_can_be_measured_nobody_waits(tmp_path, monkeypatch):
+    monkeypatch.setattr(time, "sleep", None)
+    meter = Meter(make(tmp_path, "PC"))
+    assert meter.idle() == {} and meter.energy_with({}, {}) == meter.energy
+
+
 def test_this_machine_can_be_asked():
-    power = Meter().power
-    assert bool(power.rails) is not bool(power.missing)
+    energy = energy_of_machine()
+    assert bool(energy.rails) is (energy.method is not None) is not bool(energy.reason)
