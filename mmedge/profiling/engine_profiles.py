@@ -7,13 +7,13 @@ the times of its nodes are scaled to, with what lies between them. The factor is
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import perf_counter
 from typing import NamedTuple
 
 import numpy as np
 
-from mmedge.core.backend import NodeTime, Profiling
+from mmedge.core.backend import Backend, NodeTime, Profiling, Session
 from mmedge.core.bundle import Bundle, Graph
 from mmedge.core.onnx_graph import OnnxGraph, read_graph
 from mmedge.errors import BackendError
@@ -74,14 +74,8 @@ def engine_profile(
     names = {graph.component: engines[graph.component].name for graph in graphs}
     what = f"{bundle.path.name} on {'+'.join(dict.fromkeys(names.values()))}"
     say(f"{what}: time of the whole")
-    with Runner(
-        graphs,
-        lambda graph: engines[graph.component].open(
-            graph, ready(bundle, graph, engines[graph.component]), threads, options
-        ),
-    ) as runner:
-        _repeat(runner, asked)
-        plain = {(name, stage): each.median_us(stage) for name, each in runner.sessions.items() for stage in STAGES}
+    steps = float(np.mean([len(each.written) for each in asked]))
+    stages = stages_us(bundle, engines, threads, asked)
     say(f"{what}: time of each node")
     profiled = {
         graph.component: engines[graph.component].open_profiled(  # type: ignore[attr-defined]
@@ -91,13 +85,31 @@ def engine_profile(
     }
     with Runner(graphs, lambda graph: profiled[graph.component]) as runner:
         _repeat(runner, asked)
-        steps = float(np.mean([len(each.written) for each in asked]))
         found = {
             name: kernels_of(name, [stage for stage, _ in each.runs], profiled[name].node_times(), steps)
             for name, each in runner.sessions.items()
         }
-    stages = {(name, stage): us * (steps if stage == "decode_loop" else 1) for (name, stage), us in plain.items()}
     return _scaled(bundle, graphs, names, found, stages, steps)
+
+
+def stages_us(
+    bundle: Bundle, engines: Mapping[str, Backend], threads: int, asked: Sequence[Recorded]
+) -> dict[tuple[str, str], float]:
+    """What each component takes in each stage of an answer, microseconds, the steps of an answer together."""
+    options = bundle.manifest.target.options
+
+    def opened(graph: Graph) -> Session:
+        engine = engines[graph.component]
+        return engine.open(graph, ready(bundle, graph, engine), threads, options)
+
+    steps = float(np.mean([len(each.written) for each in asked]))
+    with Runner(bundle.manifest.graphs, opened) as runner:
+        _repeat(runner, asked)
+        return {
+            (name, stage): each.median_us(stage) * (steps if stage == "decode_loop" else 1)
+            for name, each in runner.sessions.items()
+            for stage in STAGES
+        }
 
 
 def kernels_of(component: str, stages: Sequence[str], runs: Sequence[Sequence[NodeTime]], steps: float) -> list[Kernel]:

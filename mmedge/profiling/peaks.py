@@ -43,15 +43,19 @@ Kind = tuple[str, str, bool]
 """Engine, precision, and whether weights are spelled as MatMulNBits."""
 
 
-def peaks(kinds: Iterable[Kind], threads: int = 0, say: Say = lambda line: None) -> Peaks:
-    """Of this machine with ``threads`` threads; 0 means all cores.
+def peaks(
+    kinds: Iterable[Kind], threads: int = 0, say: Say = lambda line: None, *, memory: Peaks | None = None
+) -> Peaks:
+    """Of this machine with ``threads`` threads; 0 means all cores. What was found of its ``memory`` is not measured
+    again.
 
     Raises:
         BackendError: an engine is missing, or refuses a product.
     """
     cache, count = last_level_cache(), threads or usable_cores()
-    say("peaks: memory")
-    triad, read = bandwidths(cache, count)
+    if memory is None:
+        say("peaks: memory")
+    triad, read = (memory.triad_gbs, memory.read_gbs) if memory else bandwidths(cache, count)
     rates: dict[str, float] = {}
     for engine, precision, nbits in dict.fromkeys(kinds):
         say(f"peaks: {engine} {precision}")
@@ -97,7 +101,7 @@ def bandwidths(cache: int, threads: int) -> tuple[float, float]:
 def product_rate(
     backend: Backend, precision: str, threads: int = 0, *, nbits: bool = False, settings_of: str = ""
 ) -> float:
-    """10^9 operations per second of a square product, in a graph of the precision ``settings_of``, by default its own."""
+    """10^9 operations per second of a square product, in a graph of the precision ``settings_of`` or its own."""
     with TemporaryDirectory(prefix="mmedge-probe-") as folder:
         graph, path = product(Path(folder), precision, SIZE, nbits=nbits)
         graph = Graph(graph.component, graph.file, graph.inputs, graph.outputs, settings_of or precision)

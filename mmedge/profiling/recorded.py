@@ -10,13 +10,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mmedge.core import find
 from mmedge.core.backend import Backend, Session
 from mmedge.core.bundle import Bundle
-from mmedge.core.family import Request
+from mmedge.core.family import Prompt, Request
 from mmedge.core.manifest import Graph
 from mmedge.core.ports import Tensors
 from mmedge.errors import UsageError
 from mmedge.media.image import decode_picture, read_picture
+from mmedge.media.text import Tokenizer
 from mmedge.runtime.choose import choose
 from mmedge.runtime.engine import Engine
 from mmedge.runtime.golden import LIMIT, from_bytes, record
@@ -39,8 +41,8 @@ class Recorded(NamedTuple):
     written: tuple[int, ...]
 
 
-def recorded_of(bundle: Bundle, pictures: Sequence[tuple[Path, str, str | None]] = ()) -> tuple[Recorded, ...]:
-    """Of ``pictures`` with task and text, answered by the bundle as it runs here; without them its golden samples.
+def recorded_of(bundle: Bundle, pictures: Sequence[tuple[Path, str | None]] = ()) -> tuple[Recorded, ...]:
+    """Of ``pictures`` with their texts, answered by the bundle as it runs here; without them its golden samples.
 
     Raises:
         UsageError: there are neither.
@@ -59,14 +61,24 @@ def recorded_of(bundle: Bundle, pictures: Sequence[tuple[Path, str, str | None]]
     return tuple(found)
 
 
-def _asked(bundle: Bundle, pictures: Sequence[tuple[Path, str, str | None]]) -> tuple[Recorded, ...]:
+def prompt_of(bundle: Bundle, picture: Path, text: str | None) -> Prompt:
+    """A request as the bundle's graphs see it, without opening them.
+
+    Raises:
+        InputError: the picture or the text cannot be used.
+    """
+    manifest = bundle.manifest
+    tidy = manifest.config["text"]["clean_up_tokenization_spaces"]
+    tokenizer = Tokenizer(bundle.read(manifest.assets["tokenizer"]), clean_up_spaces=tidy)
+    pixels = decode_picture(read_picture(picture), str(picture)).pixels
+    return find.family(manifest.family).prepare(manifest.config, tokenizer, Request((pixels,), text))
+
+
+def _asked(bundle: Bundle, pictures: Sequence[tuple[Path, str | None]]) -> tuple[Recorded, ...]:
     found = []
     with open_pipeline(bundle) as pipeline:
-        for path, task, text in pictures:
-            if task not in pipeline.tasks:
-                raise UsageError(f"`{bundle.path}` cannot `{task}`", hint=f"it can: {', '.join(pipeline.tasks)}")
-            picture = decode_picture(read_picture(path), str(path))
-            prompt = pipeline.prepare(Request((picture.pixels,), text))
+        for path, text in pictures:
+            prompt = prompt_of(bundle, path, text)
             written = record(pipeline.engine, prompt).tokens[:LIMIT]
             found.append(Recorded(path.name, prompt.feeds, prompt.tokens, written))
     return tuple(found)
