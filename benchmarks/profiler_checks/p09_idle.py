@@ -31,7 +31,7 @@ def jiffies(pids: list[int]) -> int:
 
 def check(quick: bool) -> dict[str, object]:
     """Three workers, each with two threads and a child that never rest, awake and then stopped for as long."""
-    seconds = 1.0 if quick else 10.0
+    seconds = 0.3 if quick else 10.0
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         (bundle := Path(folder, "bundle")).touch()
         workers = [stack.enter_context(running(f"spinning {index}", COMMAND)) for index in range(WORKERS)]
