@@ -20,6 +20,7 @@ def gate(
     /,
     *,
     rules: Path,
+    baseline: Path | None = None,
     history: Path | None = None,
     unverified: bool = False,
     unpaired: bool = False,
@@ -30,18 +31,24 @@ def gate(
     Args:
         run: What `mmedge profile -o` wrote.
         rules: A TOML file with one [[rule]] for each bound.
+        baseline: An earlier run to compare with instead of the baseline inside; needs --unpaired, since what drifted
+            between the two looks like a difference.
         history: File to append this run's numbers to, one line of JSON each.
         unverified: Accept candidates whose golden samples fail or were not asked.
-        unpaired: Accept ratios of candidates that were not measured in turns.
+        unpaired: Accept candidates that were not measured in turns, but in blocks or in different runs.
         json: Print what came of every rule as JSON.
     """
+    from mmedge.profiling.compare import compare
     from mmedge.profiling.gate import outcome
     from mmedge.profiling.history import append, entry_of
     from mmedge.profiling.keep import read_run
     from mmedge.profiling.rules import load_rules
 
     measured = read_run(run)
-    found = outcome(measured, load_rules(rules), unverified=unverified, unpaired=unpaired)
+    asked, against = load_rules(rules), None
+    if baseline:
+        against = compare(read_run(baseline), measured, (str(baseline), str(run)), unpaired=unpaired)
+    found = outcome(measured, asked, against=against, unverified=unverified, unpaired=unpaired)
     kept = append(entry_of(measured, found), history) if history else None
     if json:
         _print_json(found)

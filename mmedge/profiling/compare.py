@@ -89,6 +89,7 @@ def _comparison(a: Run, b: Run, files: tuple[str, str], pairs: tuple[Pair, ...],
         b=_side(b, files[1]),
         inputs=inputs,
         drift=None if is_same_run(a, b) else drift(a, b),
+        floor=_floor(a, b),
         software={name: both for name, both in versions.items() if both[0] != both[1]},
         pairs=pairs,
     )
@@ -96,7 +97,7 @@ def _comparison(a: Run, b: Run, files: tuple[str, str], pairs: tuple[Pair, ...],
 
 def _side(run: Run, file: str) -> Side:
     made = f"{run.mmedge.version} {run.mmedge.commit or ''}".strip()
-    return Side(file, run.started, made, run.machine.name, run.machine.id, run.complete)
+    return Side(file, run.started, made, run.machine.name, run.machine.id, run.complete, run.validity.ok)
 
 
 def _within(run: Run) -> Iterator[Pair]:
@@ -153,10 +154,14 @@ def _verdicts(found: Sequence[Estimate | None], a: Run, b: Run) -> list[Verdict 
     if not is_same_machine(a, b):
         return [None] * len(found)
     margin = max(run.protocol.margin for run in (a, b))
-    drifted = drift(a, b) or 1.0
-    floor = max(drifted, 1 / drifted, *(1 + run.results.aa.floor for run in (a, b) if run.results.aa)) - 1
+    floor = _floor(a, b)
     words = (word for word, _ in judge(found, margin, floor))
     return ["inconclusive" if word == "same" and floor > margin else word for word in words]
+
+
+def _floor(a: Run, b: Run) -> float:
+    drifted = drift(a, b) or 1.0
+    return max(drifted, 1 / drifted, *(1 + run.results.aa.floor for run in (a, b) if run.results.aa)) - 1
 
 
 def _by_direction(metric: str, ratio: float, verdict: Verdict | None) -> Verdict | None:

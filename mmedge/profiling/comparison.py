@@ -23,6 +23,7 @@ class Side(Struct, frozen=True):
     machine: str
     machine_id: str
     complete: bool
+    valid: bool
 
 
 class Difference(Struct, frozen=True):
@@ -86,6 +87,8 @@ class Comparison(Struct, frozen=True):
     """That both were asked."""
     drift: float | None
     """How long a fixed computation took in B by what it took in A; null in one run, or where it was not measured."""
+    floor: float
+    """Smallest difference that may be claimed, as a share: by drift, or by what a baseline differs from itself."""
     software: dict[str, tuple[str | None, str | None]]
     """Versions that differ."""
     pairs: tuple[Pair, ...]

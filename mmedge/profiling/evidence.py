@@ -9,7 +9,9 @@ import numpy as np
 from msgspec import Struct
 
 from mmedge.errors import UsageError
+from mmedge.profiling.comparison import Comparison, Pair
 from mmedge.profiling.quality import MOST_UNLIKELY
+from mmedge.profiling.quantities import kind_of
 from mmedge.profiling.resampling import mean_interval
 from mmedge.profiling.rules import RATIO, Rule
 from mmedge.profiling.run import OTHER, STAGES, Absolute, Run, Score
@@ -61,6 +63,26 @@ def evidence_for(run: Run, c: int, rule: Rule) -> Evidence:
     if rule.is_ratio:
         return _ratio(run, c, rule.metric)
     return _mean_score(run, c, rule.metric) or _absolute(run, c, rule.metric, rule.stat)
+
+
+def evidence_beside(pair: Pair, rule: Rule, found: Comparison) -> Evidence:
+    """What another run says of it. Drift between the two may have moved a time by ``found.floor``, either way."""
+    if rule.noninferior is not None:
+        score = next((each for each in pair.quality if each.metric == rule.metric), None)
+        if score is None or score.lost is None:
+            return Evidence("lost", lacks=f"`{rule.metric}` was not judged in both runs")
+        return Evidence("lost", score.lost, score.low, score.high)
+    row = next((each for each in pair.differences if each.metric == rule.metric), None)
+    if row is None or row.ratio is None:
+        return Evidence(RATIO, lacks=f"`{rule.metric}` was not measured in both runs")
+    if not found.same_machine:
+        return Evidence(RATIO, row.ratio, row.low, row.high, "the machines differ")
+    if row.low is None or row.high is None:
+        is_size = kind_of(rule.metric) == "size"
+        ends = row.ratio if is_size else None
+        return Evidence(RATIO, row.ratio, ends, ends, "" if is_size else "it has no interval")
+    room = 1.0 if found.paired else 1 + found.floor
+    return Evidence(RATIO, row.ratio, row.low / room, row.high * room)
 
 
 def noise_floor(run: Run, metric: str) -> float:

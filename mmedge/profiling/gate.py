@@ -8,7 +8,15 @@ from typing import Literal, TypeAlias
 from msgspec import Struct
 
 from mmedge.errors import UsageError
-from mmedge.profiling.evidence import Evidence, check_metric, evidence_for, noise_floor, quality_of
+from mmedge.profiling.comparison import UNPAIRED, UNVERIFIED, Comparison
+from mmedge.profiling.evidence import (
+    Evidence,
+    check_metric,
+    evidence_beside,
+    evidence_for,
+    noise_floor,
+    quality_of,
+)
 from mmedge.profiling.matching import others_of
 from mmedge.profiling.quantities import Kind, kind_of
 from mmedge.profiling.rules import Rule, Rules
@@ -49,7 +57,8 @@ class Finding(Struct, frozen=True):
     @property
     def rounds_help(self) -> bool:
         """Whether it may be decided by measuring longer."""
-        return self.outcome == "inconclusive" and not self.quality and kind_of(self.metric) != "size"
+        is_measured = (self.value, self.low, self.high) != (None, None, None)
+        return self.outcome == "inconclusive" and is_measured and not self.quality and kind_of(self.metric) != "size"
 
 
 class Outcome(Struct, frozen=True):
@@ -78,61 +87,81 @@ class Outcome(Struct, frozen=True):
         return any(finding.rounds_help for finding in self.findings)
 
 
-def outcome(run: Run, rules: Rules, *, unverified: bool = False, unpaired: bool = False) -> Outcome:
+def outcome(
+    run: Run, rules: Rules, *, against: Comparison | None = None, unverified: bool = False, unpaired: bool = False
+) -> Outcome:
     """Judge ``run``.
 
     A run that was not completed, or is not valid, decides nothing: `Outcome.doubts` then say why. While one is being
     measured, `Outcome.undecided` tells whether it should go on.
 
     Args:
+        against: what `compare.compare` says of this run, as B: then rules that compare are about its pairs.
         unverified: accept candidates whose golden samples fail or were not asked.
         unpaired: accept ratios of candidates that were not measured in turns, round by round.
 
     Raises:
         UsageError: a rule names a metric or a candidate that does not exist, or what was not accepted.
     """
-    findings = tuple(_findings(run, rules))
-    marks = (*_unverified(run, unverified), *_unpaired(run, rules, unpaired))
-    return Outcome(findings, tuple(_doubts(run)), marks)
+    findings = tuple(_findings(run, rules, against))
+    beside = against.marks if against else ()
+    marks = (*_unverified(run, against, unverified), *_unpaired(run, rules, unpaired or bool(against)), *beside)
+    return Outcome(findings, (*_doubts(run), *_doubts_beside(against)), tuple(dict.fromkeys(marks)))
 
 
-def _findings(run: Run, rules: Rules) -> Iterator[Finding]:
+def _findings(run: Run, rules: Rules, against: Comparison | None) -> Iterator[Finding]:
     quality = quality_of(run)
     for number, rule in enumerate(rules.rule, 1):
         check_metric(run, rule.metric)
-        is_quality = rule.noninferior is not None or rule.metric in quality
         if rule.noninferior is not None and rule.metric not in quality:
             raise UsageError(
                 f"rule {number}: `noninferior` is for metrics of answers, `{rule.metric}` is none",
                 hint=f"this run has: {', '.join(sorted(quality))}",
             )
-        for c in _concerned(run, number, rule):
-            yield _finding(run, number, rule, c, is_quality, (rule.inconclusive or rules.inconclusive) == "fail")
+        is_quality = rule.noninferior is not None or rule.metric in quality
+        fails = (rule.inconclusive or rules.inconclusive) == "fail"
+        for name, found, floor in _evidence(run, number, rule, against):
+            yield _finding(number, rule, name, found, floor, is_quality, fails)
+
+
+def _evidence(run: Run, number: int, rule: Rule, against: Comparison | None) -> Iterator[tuple[str, Evidence, float]]:
+    """Of each candidate that the rule is about: its name, and what can be seen of it at all."""
+    if against and rule.compares:
+        pairs = [pair for pair in against.pairs if rule.is_about(pair.b)]
+        if not pairs:
+            raise _about_nobody(number, rule, [pair.b for pair in against.pairs])
+        for pair in pairs:
+            yield pair.b, evidence_beside(pair, rule, against), 0.0
+        return
+    floor = noise_floor(run, rule.metric) if rule.is_ratio else 0.0
+    for c in _concerned(run, number, rule):
+        yield run.candidates[c].name, evidence_for(run, c, rule), floor
 
 
 def _concerned(run: Run, number: int, rule: Rule) -> tuple[int, ...]:
     others = others_of(run)
-    compares = rule.is_ratio or rule.noninferior is not None
-    # Named, or without a comparison and alone, the baseline is judged too.
-    asked = others if compares else (0, *others) if rule.candidate or not others else others
+    # Named, or alone, the baseline is judged too by what compares nothing.
+    asked = others if rule.compares else (0, *others) if rule.candidate or not others else others
+    if not asked:
+        hint = "profile two bundles at once, or name an earlier run with --baseline"
+        raise UsageError(f"rule {number} compares with the baseline, which is alone", hint=hint)
     if found := tuple(c for c in asked if rule.is_about(run.candidates[c].name)):
         return found
-    if not asked:
-        raise UsageError(
-            f"rule {number} compares with the baseline, which is alone", hint="profile two bundles at once"
-        )
-    names = ", ".join(run.candidates[c].name for c in asked)
-    raise UsageError(f"rule {number} is about `{rule.candidate}`, and no candidate is", hint=f"there are: {names}")
+    raise _about_nobody(number, rule, [run.candidates[c].name for c in asked])
 
 
-def _finding(run: Run, number: int, rule: Rule, c: int, quality: bool, fails: bool) -> Finding:
-    found = evidence_for(run, c, rule)
+def _about_nobody(number: int, rule: Rule, names: list[str]) -> UsageError:
+    return UsageError(
+        f"rule {number} is about `{rule.candidate}`, and no candidate is", hint=f"there are: {', '.join(names)}"
+    )
+
+
+def _finding(number: int, rule: Rule, name: str, found: Evidence, floor: float, quality: bool, fails: bool) -> Finding:
     at_least, at_most = (None, rule.noninferior) if rule.noninferior is not None else rule.bounds
-    floor = noise_floor(run, rule.metric) if rule.is_ratio else 0.0
     word = "inconclusive" if found.lacks else _judged(found, at_least, at_most, floor)
     return Finding(
         rule=number,
-        candidate=run.candidates[c].name,
+        candidate=name,
         metric=rule.metric,
         stat=found.stat,
         kind="number" if rule.noninferior is not None else rule.kind,
@@ -178,11 +207,19 @@ def _doubts(run: Run) -> Iterator[str]:
         yield f"the processor was throttled in {len(throttled)} of {len(rounds)} rounds"
 
 
-def _unverified(run: Run, accepted: bool) -> tuple[str, ...]:
+def _doubts_beside(against: Comparison | None) -> Iterator[str]:
+    if against and not against.a.complete:
+        yield f"`{against.a.file}` was not completed"
+    if against and not against.a.valid:
+        yield f"`{against.a.file}` is not valid"
+
+
+def _unverified(run: Run, against: Comparison | None, accepted: bool) -> tuple[str, ...]:
     names = [candidate.name for candidate in run.candidates if candidate.unverified]
+    names += [pair.a for pair in against.pairs if UNVERIFIED in pair.marks] if against else []
     if names and not accepted:
         raise UsageError(f"`{names[0]}` is not verified: its answers may be wrong", hint="accept it with --unverified")
-    return ("UNVERIFIED",) if names else ()
+    return (UNVERIFIED,) if names else ()
 
 
 def _unpaired(run: Run, rules: Rules, accepted: bool) -> tuple[str, ...]:
@@ -193,4 +230,4 @@ def _unpaired(run: Run, rules: Rules, accepted: bool) -> tuple[str, ...]:
             "the candidates of this run were measured in blocks, not in turns: their ratios are not paired",
             hint="accept it with --unpaired, or measure where they fit into memory together",
         )
-    return ("UNPAIRED",)
+    return (UNPAIRED,)

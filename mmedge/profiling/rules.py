@@ -54,6 +54,11 @@ class Rule(Struct, frozen=True, forbid_unknown_fields=True):
         return self.stat == RATIO or (self.vs is not None and self.noninferior is None)
 
     @property
+    def compares(self) -> bool:
+        """With the baseline."""
+        return self.is_ratio or self.noninferior is not None
+
+    @property
     def kind(self) -> Kind:
         """Of its bounds."""
         return "number" if self.is_ratio else kind_of(self.metric)

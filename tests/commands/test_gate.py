@@ -82,6 +82,16 @@ def test_history_without_the_package_that_finds_changes(kept, capsys, tmp_path, 
     assert "changes are not looked for: the package `ruptures` is not installed" in capsys.readouterr().out
 
 
+def test_an_earlier_run_is_the_baseline_only_where_that_is_accepted(kept, make_run, capsys, tmp_path):
+    earlier = tmp_path / "earlier.json"
+    write_run(replace(finished(make_run(finished=False)), started="2025-12-31T12:00:00+00:00"), earlier)
+    now = kept(rounds=40, speeds=(1.0, 0.9))
+    with pytest.raises(UsageError, match="are two runs"):
+        gate(now, rules=EXAMPLE, baseline=earlier)
+    assert gate(now, rules=EXAMPLE, baseline=earlier, unpaired=True) == 8
+    assert capsys.readouterr().out.startswith("UNPAIRED\n")
+
+
 def test_what_cannot_be_read_is_refused(kept, tmp_path):
     with pytest.raises(UsageError, match="there is no run"):
         gate(tmp_path / "none.json", rules=EXAMPLE)

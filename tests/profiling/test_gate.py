@@ -5,6 +5,7 @@ import pytest
 from msgspec.structs import replace
 
 from mmedge.errors import UsageError
+from mmedge.profiling.compare import compare
 from mmedge.profiling.estimates import finished
 from mmedge.profiling.gate import outcome
 from mmedge.profiling.rules import load_rules
@@ -18,14 +19,14 @@ CANDIDATE = 1
 def judge(make_run, tmp_path):
     """Judge a made-up run by one rule, after its rows have been changed."""
 
-    def run_of(rule: str, *rows: Absolute | Ratio | Score, run=None, **accepted: bool):
+    def run_of(rule: str, *rows: Absolute | Ratio | Score, run=None, against=None, **accepted: bool):
         (tmp_path / "gate.toml").write_text(f"[[rule]]\n{rule}")
         found = run or make_run()
         if any(isinstance(row, Score) for row in rows):
             found = replace(found, quality=())
         for row in rows:
             found = _with(found, row)
-        return outcome(found, load_rules(tmp_path / "gate.toml"), **accepted)
+        return outcome(found, load_rules(tmp_path / "gate.toml"), against=against, **accepted)
 
     return run_of
 
@@ -236,6 +237,65 @@ def test_candidates_measured_in_blocks_are_not_compared_unless_that_is_accepted(
         judge(SLOWER, run=run)
     assert judge(SLOWER, run=run, unpaired=True).marks == ("UNPAIRED",)
     assert judge('metric = "peak_pss"\nmax = "9GiB"', run=run).marks == ()
+
+
+@pytest.fixture
+def beside(make_run, judge):
+    """Judge a run by an earlier one."""
+
+    def run_of(rule: str, speed: float, change=lambda run: run, **accepted: bool):
+        earlier, now = (
+            finished(make_run(finished=False, speeds=(1.0, each), seed=seed, rounds=60, noise=0.01, disturbed=0))
+            for seed, each in ((1, 0.56), (2, speed))
+        )
+        earlier = change(replace(earlier, started="2025-12-31T12:00:00+00:00"))
+        found = compare(earlier, now, ("earlier.json", "now.json"), unpaired=True)
+        return judge(rule, run=now, against=found, **accepted)
+
+    return run_of
+
+
+@pytest.mark.parametrize(("speed", "code"), [(0.56, 0), (0.7, 8)])
+def test_an_earlier_run_may_be_the_baseline(beside, speed, code):
+    found = beside(SLOWER.replace("1.05", "1.1"), speed)
+    assert (found.exit_code, found.marks) == (code, ("UNPAIRED",))
+    assert [each.candidate for each in found.findings] == ["scenes float32 onnxruntime", "scenes int8 onnxruntime"]
+    assert beside('metric = "bundle_bytes"\nvs = "baseline"\nmax = 1', speed).exit_code == 0
+    assert beside('metric = "exact"\nnoninferior = 90', speed).exit_code == 0
+
+
+def test_drift_since_an_earlier_run_leaves_it_open(beside):
+    def drifted(run):
+        return replace(run, sentinel=tuple(replace(each, ns=int(each.ns * 1.4)) for each in run.sentinel))
+
+    assert beside(SLOWER, 0.7, drifted).exit_code == 9
+    assert beside(SLOWER, 0.56, drifted).exit_code == 9
+    assert beside(SLOWER, 1.2, drifted).exit_code == 8
+
+
+def test_an_earlier_run_of_another_machine_decides_nothing(beside):
+    found = beside(SLOWER, 2.0, lambda run: replace(run, machine=replace(run.machine, id="6" * 64)))
+    assert found.exit_code == 9 and {each.reason for each in found.findings} == {"the machines differ"}
+
+
+def test_an_earlier_run_that_is_not_complete_or_valid_decides_nothing(beside):
+    assert beside(SLOWER, 2.0, lambda run: replace(run, complete=False)).doubts == ("`earlier.json` was not completed",)
+    found = beside(SLOWER, 2.0, lambda run: replace(run, validity=Validity(False)))
+    assert (found.exit_code, found.doubts) == (9, ("`earlier.json` is not valid",))
+
+
+def test_an_earlier_run_that_is_not_verified_is_refused(beside):
+    def unverified(run):
+        first, *others = run.candidates
+        return replace(run, candidates=(replace(first, unverified=True), *others))
+
+    with pytest.raises(UsageError, match="is not verified"):
+        beside(SLOWER, 0.56, unverified)
+    assert beside(SLOWER, 0.56, unverified, unverified=True).marks == ("UNVERIFIED", "UNPAIRED")
+
+
+def test_what_is_measured_after_the_rounds_does_not_prolong_them(judge):
+    assert not judge('metric = "cold_ms"\nmax = "1 s"').undecided
 
 
 def test_measuring_longer_helps_times_alone(judge):
