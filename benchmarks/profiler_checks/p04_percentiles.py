@@ -51,7 +51,7 @@ def check(quick: bool) -> dict[str, object]:
     tolerance = 3 * math.sqrt(WITHIN * (1 - WITHIN) / cases)
     return {
         "check": "P4",
-        "bound": f"true percentile below the bound in 99 % by the formula, and of {cases} but for {tolerance:.2%} (3 sigma)",
+        "bound": f"true percentile below the bound in 99 % by the formula, in simulation but for {tolerance:.2%}",
         "counts": f"{cases} cases of each of {len(CASES)} kinds",
         "measured": found,
         "by_the_formula": exact,

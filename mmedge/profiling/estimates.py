@@ -10,19 +10,22 @@ import numpy as np
 from msgspec.structs import replace
 
 from mmedge.profiling import quality, validity
+from mmedge.profiling.disturbances import flagged_rounds
 from mmedge.profiling.growth import fits_of, worst_of
 from mmedge.profiling.other_measures import median_of, others_of
 from mmedge.profiling.percentiles import PERCENTILES, bound_of
 from mmedge.profiling.ratios import estimate, judge, log_ratios
 from mmedge.profiling.run import OTHER, STAGES, Absolute, Candidate, Ratio, Resolution, Results, Run, Sample
 
+RATE = "tokens_per_s"
+"""Better when it is higher, and so without a ratio: that of ``tpot_ms`` is the same upside down."""
 WHOLE = ("answer_ms", "ttft_ms", "tpot_ms", "itl_ms")
 """Measures that people ask percentiles of."""
 
 
 def finished(run: Run) -> Run:
     """The run with everything filled in that is made of what was measured."""
-    flagged = validity.flagged_rounds(run.host, run.sentinel)
+    flagged = flagged_rounds(run.host, run.sentinel)
     samples = tuple(
         replace(sample, flags=flagged[sample.round])
         if sample.phase == "round" and sample.flags != flagged.get(sample.round, ()) and sample.round in flagged
@@ -93,7 +96,7 @@ def _measures(sample: Sample, whole: str) -> Iterator[tuple[str, float]]:
     if len(tokens) > 1 and tokens[-1] > tokens[0]:
         per_token = (tokens[-1] - tokens[0]) / (len(tokens) - 1)
         yield "tpot_ms", per_token / 1e6
-        yield "tokens_per_s", 1e9 / per_token
+        yield RATE, 1e9 / per_token
     for stage, took in sample.stages_ns.items():
         yield f"{stage}_ms", took / 1e6
     yield f"{OTHER}_ms", (sample.answer_ns - sum(sample.stages_ns.values())) / 1e6
@@ -136,6 +139,8 @@ def _ratios(table: Table, margin: float) -> tuple[tuple[Ratio, ...], Resolution 
     ratios: list[Ratio] = []
     resolution = None
     for metric, values in table.values.items():
+        if metric == RATE:
+            continue
         logs = [log_ratios(own, values[0]) for own in values[1:]]
         found = [estimate(each, table.processes) for each in logs]
         clean = [estimate(each[table.clean], table.processes[table.clean]) for each in logs]

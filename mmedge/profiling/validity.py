@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from mmedge.profiling.run import OTHER, Flag, Host, Run, Sentinel, Validity
+from mmedge.profiling.disturbances import KINDS, OFTEN, flagged_rounds
+from mmedge.profiling.run import OTHER, Flag, Run, Validity
 
-STEAL = 0.01
-"""Share of the processors' time that another virtual machine may take."""
-PRESSURE = 5.0
-"""Percentage of the time that something may wait for a resource."""
-DEVIATION = 0.1
-"""Share by which the sentinel may be off its median; in `OFTEN` of the rounds it may be more."""
-OFTEN = 0.05
 LEFT_OVER = 0.03
 """Share of an answer that no stage accounts for."""
 SLOW_FIRST = 1.5
@@ -34,32 +28,10 @@ def validity_of(run: Run) -> Validity:
     return Validity(not any(flag.severity == "error" for flag in flags), flags)
 
 
-def flagged_rounds(host: Collection[Host], sentinel: Collection[Sentinel]) -> dict[int, tuple[str, ...]]:
-    """The rounds in which something disturbed the machine, and what."""
-    usual = float(np.median([each.ns for each in sentinel])) if sentinel else 0.0
-    found: dict[int, list[str]] = defaultdict(list)
-    for each in sentinel:
-        if abs(each.ns - usual) > DEVIATION * usual:
-            found[each.round].append("sentinel")
-    for state in host:
-        found[state.round] += _disturbances(state)
-    return {number: tuple(dict.fromkeys(flags)) for number, flags in found.items() if flags}
-
-
-def _disturbances(host: Host) -> list[str]:
-    present = {
-        "steal": (host.steal or 0.0) > STEAL,
-        "pressure": any(share > PRESSURE for share in host.pressure.values()),
-        "throttled": bool(host.throttled),
-        "swapped": bool(host.swapped),
-    }
-    return [name for name, true in present.items() if true]
-
-
 def incomplete(run: Run) -> Iterator[Flag]:
     """It was ended, or it measured nothing."""
-    if not run.rounds:
-        yield Flag("no_rounds", "error", "nothing was measured in rounds", "give it more time: --budget")
+    if not (run.rounds or run.load or run.minutes):
+        yield Flag("nothing", "error", "nothing was measured", "give it more time: --budget")
     if not run.complete:
         yield Flag("incomplete", "warning", "the run was ended before it was done", "run it again")
 
@@ -148,18 +120,9 @@ def disturbed(run: Run) -> Iterator[Flag]:
     of = max(len(run.host), len(run.sentinel))
     ratio = _worst_clean(run)
     effect = f"; without them ratios differ by at most {ratio:.1%}" if ratio is not None else ""
-    for name, (text, advice) in DISTURBANCES.items():
+    for name, (text, advice) in KINDS.items():
         if counts[name] and (name != "sentinel" or counts[name] > OFTEN * of):
             yield Flag(name, "warning", f"{text} in {counts[name]} of {of} rounds{effect}", advice)
-
-
-DISTURBANCES = {
-    "throttled": ("the processor was throttled", "cool it, or allow it more power"),
-    "swapped": ("memory was swapped", "free some memory"),
-    "steal": (f"another virtual machine took more than {STEAL:.0%} of the processors", "use a machine of your own"),
-    "pressure": ("processes waited for the processor, memory or disk", "close other programs"),
-    "sentinel": (f"a fixed computation was more than {DEVIATION:.0%} off its usual time", "close other programs"),
-}
 
 
 def left_over(run: Run) -> Iterator[Flag]:

@@ -39,6 +39,11 @@ def test_every_stage_has_a_median_and_a_ratio(make_run):
     assert metrics <= {row.metric for row in run.results.abs} and metrics <= {row.metric for row in run.results.ratios}
 
 
+def test_no_ratio_is_better_when_it_is_higher(make_run):
+    metrics = {row.metric for row in make_run().results.ratios}
+    assert "tokens_per_s" not in metrics and "tpot_ms" in metrics
+
+
 def test_means_of_stages_add_up_to_the_mean_answer(make_run):
     run = make_run()
     parts = [run.absolute(0, f"{stage}_ms", "mean").value for stage in (*stages_of(run), "other")]

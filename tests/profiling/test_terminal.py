@@ -125,5 +125,5 @@ def test_an_answer_cannot_command_the_terminal(make_run):
 def test_a_run_in_which_nothing_was_measured_is_told_as_such(make_run):
     run = make_run(finished=False)
     shown = text(finished(replace(run, samples=(), answers=(), host=(), sentinel=(), memory=())))
-    assert "noise floor unknown" in shown and "error: nothing was measured in rounds" in shown
+    assert "noise floor unknown" in shown and "error: nothing was measured" in shown
     assert line(replace(run, samples=()), "1      ").split()[1:3] == ["-", "-"]

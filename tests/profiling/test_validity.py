@@ -2,8 +2,8 @@ import pytest
 from msgspec.structs import replace
 
 from mmedge.profiling.estimates import results_of
-from mmedge.profiling.run import Host, Resolution, Sentinel, Warmup
-from mmedge.profiling.validity import flagged_rounds, validity_of
+from mmedge.profiling.run import Resolution, Sentinel, Warmup
+from mmedge.profiling.validity import validity_of
 
 
 @pytest.fixture
@@ -29,32 +29,6 @@ def test_every_flag_says_what_to_do(make_run):
     assert len(flags) == 3 and all(flag.text and flag.advice for flag in flags)
 
 
-@pytest.mark.parametrize(
-    ("host", "said"),
-    [
-        (Host(0, 0), ()),
-        (Host(0, 0, steal=0.01), ()),
-        (Host(0, 0, steal=0.011), ("steal",)),
-        (Host(0, 0, pressure={"cpu": 1.0, "io": 5.1}), ("pressure",)),
-        (Host(0, 0, throttled=True), ("throttled",)),
-        (Host(0, 0, swapped=4096), ("swapped",)),
-        (Host(0, 0, steal=0.5, throttled=True), ("steal", "throttled")),
-    ],
-)
-def test_what_the_machine_tells_flags_a_round(host, said):
-    assert flagged_rounds([host], []).get(0, ()) == said
-
-
-@pytest.mark.parametrize(("ns", "flagged"), [(1_099, False), (1_111, True), (889, True), (901, False)])
-def test_a_sentinel_that_is_a_tenth_off_flags_its_round(ns, flagged):
-    usual = [Sentinel(number, 1_000) for number in range(9)]
-    assert flagged_rounds([], [*usual, Sentinel(9, ns)]) == ({9: ("sentinel",)} if flagged else {})
-
-
-def test_nothing_measured_flags_nothing():
-    assert flagged_rounds([], []) == {}
-
-
 @pytest.mark.parametrize(("off", "told"), [(2, False), (3, True)])
 def test_the_sentinel_is_told_of_when_it_is_off_in_more_than_a_twentieth_of_the_rounds(off, told, quiet):
     sentinel = tuple(Sentinel(number, 1_500 if number < off else 1_000) for number in range(40))
@@ -70,9 +44,11 @@ def test_a_single_disturbed_round_is_told_of(name, quiet):
     assert "in 1 of 40 rounds; without them ratios differ by at most 0.0%" in flags[0].text
 
 
-def test_a_run_without_rounds_is_worth_nothing(quiet):
+def test_a_run_in_which_nothing_was_measured_is_worth_nothing(quiet, make_run):
     found = validity_of(replace(quiet, samples=()))
-    assert not found.ok and "no_rounds" in [flag.code for flag in found.flags]
+    assert not found.ok and "nothing" in [flag.code for flag in found.flags]
+    under_load = make_run(extras=True).load
+    assert "nothing" not in codes(replace(quiet, samples=(), load=under_load))
 
 
 def test_an_incomplete_run_is_told(quiet):
