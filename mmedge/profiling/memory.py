@@ -28,6 +28,8 @@ from mmedge.profiling.workers import Worker
 from mmedge.runtime.pipeline import Clock
 
 INTERVAL_S = 0.02
+LINGER_S = 3 * INTERVAL_S
+"""How long a stage stays as it ends, the first time it does, so that one of the looks at PSS falls into it."""
 _ONLY_PEAK = "5"
 """What ``clear_refs`` is told to set back."""
 _NVMAP = "sys/kernel/debug/nvmap/iovmm/clients"
@@ -49,7 +51,7 @@ class Weight(NamedTuple):
 class WeighingClock(Clock):
     """Also keeps the most resident bytes of each stage, and of what lies between them: ``other``.
 
-    Takes a tenth of a millisecond a stage: the times of an answer under it are not to be used.
+    Stages linger, so that they can be looked at: the times of an answer under it are not to be used.
     """
 
     def __init__(self) -> None:
@@ -64,6 +66,8 @@ class WeighingClock(Clock):
         try:
             with super().stage(name):
                 yield
+                if name not in self.stages_ns:
+                    time.sleep(LINGER_S)
         finally:
             self._note(name)
 
