@@ -39,5 +39,5 @@ def roofline(*bundles: Path, backend: str | None = None, threads: int = 0, json:
         told = {"candidates": names, "peaks": found, "roofline": roofs, "flags": flags}
         print(msgspec.json.format(msgspec.json.encode(told)).decode())
         return
-    lines = [*peak_lines(found), *roof_lines(roofs, found, names)]
+    lines = [*peak_lines(found), *roof_lines(roofs, names)]
     print("\n".join([*lines, *(f"warning: {flag.text}: {flag.advice}" for flag in flags)]))

@@ -88,11 +88,11 @@ def read_graph(model: bytes) -> OnnxGraph:
         ValueError: it is not well-formed.
     """
     budget = allowance()
-    graph = next(_parts(memoryview(model), 7, budget), memoryview(b""))
     nodes: list[Node] = []
     constants: dict[str, Tensor] = {}
     edges: dict[int, list[str]] = {11: [], 12: []}
-    for number, value in fields(graph, budget):
+    parts = (part for graph in _parts(memoryview(model), 7, budget) for part in fields(graph, budget))
+    for number, value in parts:
         if not isinstance(value, memoryview):
             continue
         if number == 1:

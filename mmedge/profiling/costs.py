@@ -75,9 +75,16 @@ class Run(NamedTuple):
     rest_flops: int
     weights: int
     """Bytes."""
-    edges: int
-    """Bytes of inputs and outputs, with the cache."""
+    fed: int
+    """Bytes of inputs, with the cache."""
+    written: int
+    """Bytes of outputs, with what is new in the cache."""
     nodes: dict[str, Cost]
+
+    @property
+    def read(self) -> int:
+        """Bytes that are read."""
+        return self.weights + self.fed
 
     @property
     def unknown(self) -> tuple[str, ...]:
@@ -97,7 +104,9 @@ def run_costs(graph: OnnxGraph, made: Mapping[str, tuple[Tensor, ...]], fed: Sha
             nodes[node.name] = node_cost(node, shapes, stored, dequantized)
     products = sum(cost.flops for cost in nodes.values() if cost.quantized)
     flops = sum(cost.flops for cost in nodes.values())
-    return Run(products, flops - products, _weights(graph, nodes, stored, shapes), _edges(graph, shapes), nodes)
+    fed_bytes = sum(shapes[name].bytes for name in graph.inputs if name in shapes)
+    weights = _weights(graph, nodes, stored, shapes)
+    return Run(products, flops - products, weights, fed_bytes, _written(graph, shapes), nodes)
 
 
 def node_cost(node: Node, shapes: Shapes, stored: Mapping[str, int], dequantized: Mapping[str, str]) -> Cost:
@@ -158,15 +167,14 @@ def _weights(graph: OnnxGraph, nodes: Mapping[str, Cost], stored: Mapping[str, i
     return sum(stored[name] for name in read) + sum(looked_up)
 
 
-def _edges(graph: OnnxGraph, shapes: Shapes) -> int:
-    """Of a cache all that was there is read, and what is new is written."""
-    read = sum(shapes[name].bytes for name in graph.inputs if name in shapes)
+def _written(graph: OnnxGraph, shapes: Shapes) -> int:
+    """Of a cache that grows only what is new; one of fixed length goes from one set of buffers to another."""
     written = 0
     for name in graph.outputs:
-        past = shapes.get(name.replace("present.", "past.", 1)) if name.startswith("present.") else None
         made = shapes[name].bytes if name in shapes else 0
-        written += max(made - past.bytes, 0) if past else made
-    return read + written
+        past = shapes.get(name.replace("present.", "past.", 1)) if name.startswith("present.") else None
+        written += made - past.bytes if past and past.bytes < made else made
+    return written
 
 
 def _all_shapes(graph: OnnxGraph, made: Mapping[str, tuple[Tensor, ...]], fed: Shapes) -> dict[str, Tensor]:

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from textwrap import wrap
 
 from mmedge.profiling.layers import Pair, Seen
-from mmedge.profiling.peaks import bandwidth
 from mmedge.profiling.run import Layer, Peaks, Roof
 
 _ONE = "{:<31.31} {:<12.12} {:>8} {:>5} {:>7} {:>7} {:>5}"
@@ -76,7 +75,7 @@ def peak_lines(found: Peaks) -> Iterator[str]:
         yield f"product {name:<32} {rate:8.1f} GFLOP/s"
 
 
-def roof_lines(roofs: Iterable[Roof], found: Peaks, names: Sequence[str]) -> Iterator[str]:
+def roof_lines(roofs: Iterable[Roof], names: Sequence[str]) -> Iterator[str]:
     """How close each stage comes, and the time that is still on the table."""
     shown = None
     for each in roofs:
@@ -94,8 +93,6 @@ def roof_lines(roofs: Iterable[Roof], found: Peaks, names: Sequence[str]) -> Ite
             f"{each.share:.0%}",
             f"{each.bound}{', in cache' if each.in_cache else ''}",
         ).rstrip()
-    if shown is not None:
-        yield f"bandwidth that counts: {bandwidth(found) / 1e9:.1f} GB/s"
 
 
 def name_of(layer: Layer) -> str:

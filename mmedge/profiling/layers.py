@@ -16,7 +16,7 @@ from mmedge.errors import UsageError
 from mmedge.profiling.costs import Run
 from mmedge.profiling.engine_profiles import EngineProfile, Kernel, engine_profile, grouped, joined, joining
 from mmedge.profiling.intermediates import signal_to_noise
-from mmedge.profiling.peaks import bandwidth, peaks
+from mmedge.profiling.peaks import moving_s, peaks
 from mmedge.profiling.recorded import STAGES, Recorded, engines_of, recorded_of
 from mmedge.profiling.reference import Reference, reference
 from mmedge.profiling.roofline import Part, compute_s, kinds_of
@@ -150,9 +150,9 @@ def _layer(
         quantized = sum(cost.flops for cost in costs if cost.quantized)
         every = sum(cost.flops for cost in costs)
         read, other = sum(cost.weights for cost in costs), sum(cost.moved for cost in costs)
-        part = Part(engine, precision, quantized, every - quantized, 0, 0)
+        part = Part(engine, precision, quantized, every - quantized, 0, 0, 0)
         far = sum(size for size, all_of_it in ((read, run.weights), (other, other)) if all_of_it > limits.cache * count)
-        ceiling_s += max(compute_s(limits, part), far / bandwidth(limits))
+        ceiling_s += max(compute_s(limits, part), moving_s(limits, far, 0))
         flops, weights, moved = flops + every, weights + read, moved + other
     told = [noise[kernel.component, name] for name in kernel.onnx_names if (kernel.component, name) in noise]
     return Layer(

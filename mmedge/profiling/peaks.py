@@ -3,8 +3,7 @@
 The triad ``a = b + s * c`` runs over arrays four times as large as the last level cache, in pieces so small that the
 product stays in a core's own cache on its way into the sum; numpy lets other threads run meanwhile. As in STREAM 12
 bytes count for each float32, though most processors also read what they are about to overwrite. Weights are only read,
-which goes faster where that is so: it is measured apart, and the faster of the two is the bandwidth that nothing can
-exceed. Both were compared once with the ``MEMCPY`` of mbw 1.2.2 on two Zen 4 cores: %(mbw)s.
+which goes faster where that is so: it is measured apart, and from both follows what writing costs. Both were compared once with the ``MEMCPY`` of mbw 1.2.2 on two Zen 4 cores: %(mbw)s.
 """
 
 from __future__ import annotations
@@ -74,9 +73,12 @@ def key(engine: str, precision: str, *, rest: bool = False) -> str:
     return f"{engine} {precision}{' rest' if rest else ''}"
 
 
-def bandwidth(found: Peaks) -> float:
-    """Bytes per second that nothing can exceed."""
-    return max(found.triad_gbs, found.read_gbs) * 1e9
+def moving_s(found: Peaks, read: float, written: float) -> float:
+    """Seconds that so many bytes need at least. A triad reads two and writes one: what its writing costs is what
+    reading alone does not explain."""
+    reading = max(found.read_gbs, found.triad_gbs)
+    writing = 3 / found.triad_gbs - 2 / reading
+    return (read / reading + written * writing) / 1e9
 
 
 def bandwidths(cache: int, threads: int) -> tuple[float, float]:

@@ -27,8 +27,10 @@ _VENDOR = "com.microsoft"
 _SCALE = 1 / 64
 
 
-def product(folder: Path, precision: str, size: int, *, nbits: bool = False) -> tuple[Graph, Path]:
-    """``y = x W`` of ``size`` rows, inputs and outputs.
+def product(
+    folder: Path, precision: str, size: int, *, nbits: bool = False, rows: int | None = None
+) -> tuple[Graph, Path]:
+    """``y = x W`` of ``size`` inputs, outputs and, unless told otherwise, rows.
 
     Raises:
         KeyError: there is no such precision.
@@ -37,8 +39,9 @@ def product(folder: Path, precision: str, size: int, *, nbits: bool = False) -> 
     kind = "float16" if precision == "float16" else "float32"
     spelled = _BODIES["nbits" if nbits and precision.endswith("-weights") else precision](weight)
     path = folder / "probe.onnx"
-    path.write_bytes(_model(spelled, {"x": (kind, (size, size))}, {"y": (kind, (size, size))}))
-    edge = [Port(name, kind, (size, size)) for name in "xy"]
+    shape = (size if rows is None else rows, size)
+    path.write_bytes(_model(spelled, {"x": (kind, shape)}, {"y": (kind, shape)}))
+    edge = [Port(name, kind, shape) for name in "xy"]
     return Graph("probe", path.name, (edge[0],), (edge[1],), precision), path
 
 

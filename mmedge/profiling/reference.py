@@ -83,11 +83,11 @@ def _sum(joined: Callable[[int, int], int], one: Run, two: Run) -> Run:
         for name, cost in one.nodes.items()
     }
     numbers = [joined(mine, other) for mine, other in zip(_numbers(one), _numbers(two), strict=True)]
-    return Run(numbers[0], numbers[1], numbers[2], numbers[3], nodes)
+    return Run(numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], nodes)
 
 
-def _numbers(run: Run) -> tuple[int, int, int, int]:
-    return run.quantized_flops, run.rest_flops, run.weights, run.edges
+def _numbers(run: Run) -> tuple[int, int, int, int, int]:
+    return run.quantized_flops, run.rest_flops, run.weights, run.fed, run.written
 
 
 def _fed(graph: Graph, session: Timed) -> Iterator[dict[str, Tensor]]:

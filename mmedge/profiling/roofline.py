@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mmedge.core.bundle import Bundle, open_bundle
-from mmedge.profiling.peaks import Kind, bandwidth, key, peaks
+from mmedge.profiling.peaks import Kind, key, moving_s, peaks
 from mmedge.profiling.recorded import STAGES, Recorded, prompt_of
 from mmedge.profiling.reference import Reference, reference
 from mmedge.profiling.run import Candidate, Flag, Input, Peaks, Roof, Sample
@@ -32,7 +32,9 @@ class Part(NamedTuple):
     precision: str
     quantized_flops: int
     rest_flops: int
-    bytes: int
+    read: int
+    """Bytes."""
+    written: int
     footprint: int
     """Bytes that one run of it touches."""
 
@@ -44,8 +46,8 @@ def parts_of(bundle: Bundle, engines: Mapping[str, str], found: Reference, stage
         total, one = (found.total(graph.component, stage, count) for count in (steps, 1))
         if total and one:
             engine = engines[graph.component]
-            weighed = (total.weights + total.edges, one.weights + one.edges)
-            parts.append(Part(engine, graph.precision, total.quantized_flops, total.rest_flops, *weighed))
+            flops = total.quantized_flops, total.rest_flops
+            parts.append(Part(engine, graph.precision, *flops, total.read, total.written, one.read + one.written))
     return parts
 
 
@@ -59,14 +61,14 @@ def compute_s(found: Peaks, part: Part) -> float:
 def roof(c: int, stage: str, parts: Sequence[Part], measured_ms: float, found: Peaks) -> Roof:
     """Of a stage in which these graphs run."""
     computing = sum(compute_s(found, part) for part in parts)
-    moved = sum(part.bytes for part in parts)
-    moving = moved / bandwidth(found)
+    read, written = sum(part.read for part in parts), sum(part.written for part in parts)
+    moving = moving_s(found, read, written)
     ceiling_ms = max(computing, moving) * 1e3
     return Roof(
         c=c,
         stage=stage,
         flops=float(sum(part.quantized_flops + part.rest_flops for part in parts)),
-        bytes=float(moved),
+        bytes=float(read + written),
         ceiling_ms=ceiling_ms,
         measured_ms=measured_ms,
         share=ceiling_ms / measured_ms,

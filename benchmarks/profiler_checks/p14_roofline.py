@@ -1,0 +1,138 @@
+"""A model that only multiplies matrices reads as the machine's arithmetic peak, one that only copies as its bandwidth.
+
+python benchmarks/profiler_checks/p14_roofline.py [--quick]
+
+Both go the whole way: opened by a backend, counted by the accounting, held against peaks. Peak and model are measured
+in turns, as the machine may change its pace meanwhile; of each pair the share is taken, and then the median of shares.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from mmedge.backends.onnxruntime import BACKEND as REFERENCE
+from mmedge.core import find
+from mmedge.core.backend import Session
+from mmedge.core.machine import usable_cores
+from mmedge.core.manifest import Graph
+from mmedge.core.onnx_graph import Tensor, read_graph
+from mmedge.profiling.costs import run_costs
+from mmedge.profiling.peaks import SIZE, bandwidths, key, last_level_cache, opened
+from mmedge.profiling.probes import copy, product
+from mmedge.profiling.roofline import Part, roof
+from mmedge.profiling.run import Peaks
+
+LEAST, MOST = 0.85, 1.05
+ENGINES = ("onnxruntime", "openvino")
+PRECISIONS = ("float32", "int8")
+ROWS = 2 * SIZE
+
+
+def products(engine: str, precision: str, pairs: int) -> float:
+    """Median share of the peak that a product of twice as many rows reaches."""
+    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as two:
+        probe, probe_path = product(Path(one), precision, SIZE)
+        model, model_path = product(Path(two), precision, SIZE, rows=ROWS)
+        part = _counted(engine, model, model_path, {"x": (ROWS, SIZE)})
+        backend = find.backend(engine)
+        sessions = [opened(backend, *each, 0) for each in ((probe, probe_path), (model, model_path))]
+        runs = [_run(session, graph) for session, graph in zip(sessions, (probe, model), strict=True)]
+        shares = []
+        for _ in range(pairs):
+            peak_s, model_s = map(_seconds, runs)
+            rate = 2 * SIZE**3 / peak_s / 1e9
+            rates = {key(engine, precision): rate, key(engine, precision, rest=True): rate}
+            limits = Peaks(usable_cores(), 1e3, rates, last_level_cache(), read_gbs=1e3)
+            shares.append(roof(0, "encode", [part], model_s * 1e3, limits).share)
+        for session in sessions:
+            session.close()
+    return median(shares)
+
+
+def copies(engine: str, pairs: int) -> float:
+    """Median share of the bandwidth at which a model copies twice the last level cache."""
+    cache, threads = last_level_cache(), usable_cores()
+    with tempfile.TemporaryDirectory() as folder:
+        model, path = copy(Path(folder), cache // 4)
+        shape = (1, 1, model.cache.capacity, model.cache.head_dim)
+        part = _counted(engine, model, path, {"input_ids": (1, 1)} | {port.name: shape for port in model.cache.past()})
+        session = opened(find.backend(engine), model, path, 0)
+        run = _run(session, model)
+        _seconds(run)
+        shares = []
+        for _ in range(pairs):
+            triad, read = bandwidths(cache, threads)
+            limits = Peaks(
+                threads,
+                triad,
+                {key(engine, "float32"): 1e9, key(engine, "float32", rest=True): 1e9},
+                cache,
+                read_gbs=read,
+            )
+            model_s = median(_seconds(run) for _ in range(9))
+            shares.append(roof(0, "encode", [part], model_s * 1e3, limits).share)
+        session.close()
+    return median(shares)
+
+
+def check(quick: bool) -> dict[str, object]:
+    """Every share lies within the bound."""
+    shares = {
+        f"{engine} {each} product": products(engine, each, 9 if quick else 45)
+        for engine in ENGINES
+        for each in PRECISIONS
+    }
+    shares |= {f"{engine} copy": copies(engine, 1 if quick else 5) for engine in ENGINES}
+    return {
+        "check": "P14",
+        "bound": f"each share from {LEAST} to {MOST}",
+        "shares": {name: round(share, 3) for name, share in shares.items()},
+        "pairs": {"product": 9 if quick else 45, "copy": 1 if quick else 5},
+        "passed": all(LEAST <= share <= MOST for share in shares.values()),
+    }
+
+
+def _counted(engine: str, graph: Graph, path: Path, fed: dict[str, tuple[int, ...]]) -> Part:
+    """What the accounting says of one run."""
+    plain = REFERENCE.open_plain(graph, path)
+    _run(plain, graph)()
+    (made,) = plain.shapes()
+    plain.close()
+    dtypes = {port.name: port.dtype for port in (*graph.inputs, *(graph.cache.past() if graph.cache else ()))}
+    found = run_costs(
+        read_graph(path.read_bytes()), made, {name: Tensor(dtypes[name], shape) for name, shape in fed.items()}
+    )
+    return Part(engine, graph.precision, found.quantized_flops, found.rest_flops, found.read, found.written, found.read)
+
+
+def _run(session: Session, graph: Graph) -> Callable[[], object]:
+    draw = np.random.default_rng(0)
+    feeds = {
+        port.name: draw.standard_normal([size if isinstance(size, int) else 1 for size in port.shape]).astype(
+            port.dtype
+        )
+        for port in graph.inputs
+    }
+    return lambda: session.run(feeds)
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    """After a pause in which the threads of whoever ran before come to rest."""
+    time.sleep(0.01)
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    found = check("--quick" in sys.argv)
+    print(json.dumps(found, indent=2))
+    sys.exit(not found["passed"])
