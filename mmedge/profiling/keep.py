@@ -19,10 +19,11 @@ from mmedge.profiling import older
 from mmedge.profiling.run import SCHEMA, Run
 
 LARGEST = 512 << 20
-"""Bytes of a run, unpacked: about half a million answers of a hundred tokens."""
+"""Bytes of a run, unpacked: some 300,000 answers of a hundred tokens."""
 
 _NAME = re.compile(r"mmedge\.profile/([1-9][0-9]{0,8})")
 _THIS = int(SCHEMA.rpartition("/")[2])
+_HIGHEST = 1 << 62
 _PACKED = b"\x1f\x8b"
 _FIELDS = tuple(field for field in Run.__struct_fields__ if field != "notes")
 
@@ -149,6 +150,8 @@ def _check_places(run: Run) -> None:
     _check("$.samples", "input", (sample.input for sample in run.samples), inputs, "inputs")
     _check("$.samples", "answer", (sample.answer for sample in run.samples), answers, "answers")
     _check("$.answers", "input", (answer.input for answer in run.answers), inputs, "inputs")
+    for name in ("process", "round", "start_ns", "answer_ns"):
+        _check_size(name, (getattr(sample, name) for sample in run.samples))
     for at, which, length in _lengths(run):
         if length != inputs:
             raise ValueError(f"it has {inputs} inputs, `{which}` of `$.quality[{at}]` has {length}")
@@ -158,6 +161,13 @@ def _check(where: str, field: str, places: Iterable[int], count: int, what: str)
     for at, place in enumerate(places):
         if not 0 <= place < count:
             raise ValueError(f"`{where}[{at}].{field}` is {place}, of {count} {what} (counted from 0)")
+
+
+def _check_size(field: str, values: Iterable[int]) -> None:
+    """Python's integers have no end, arrays of them do."""
+    for at, value in enumerate(values):
+        if abs(value) > _HIGHEST:
+            raise ValueError(f"`$.samples[{at}].{field}` has {len(str(abs(value)))} digits")
 
 
 def _lengths(run: Run) -> Iterator[tuple[int, str, int]]:

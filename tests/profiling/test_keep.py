@@ -140,6 +140,12 @@ def test_a_row_that_names_what_is_not_there_is_refused(kept, where, field, place
         read_run(kept(lambda found: found[where][0].update({field: place})))
 
 
+@pytest.mark.parametrize("field", ["process", "round", "start_ns", "answer_ns"])
+def test_a_number_that_no_array_can_hold_is_refused(kept, field):
+    with pytest.raises(InputError, match=rf"`\$.samples\[1\].{field}` has 31 digits"):
+        read_run(kept(lambda found: found["samples"][1].update({field: -(10**30)})))
+
+
 def test_a_ratio_to_a_candidate_that_is_not_there_is_refused(kept):
     with pytest.raises(InputError, match=r"`\$.results.ratios\[0\].base` is 9"):
         read_run(kept(lambda found: found["results"]["ratios"][0].update(base=9)))
