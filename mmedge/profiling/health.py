@@ -25,6 +25,8 @@ _COOLING_BY_SLOWING = re.compile(r"throttle|cpufreq|devfreq|powerclamp|Processor
 """Types of cooling devices that slow down what makes the heat; the others are fans."""
 _PROCESSOR_SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal")
 """Chips of hwmon, for machines that show no thermal zone."""
+_MOST = 64
+"""Files of a kind that are read, spread evenly over them: large machines have hundreds of cores."""
 _RASPBERRY_PI = "sys/devices/platform/soc*/*firmware/get_throttled"
 _NOW = 0xF
 """Bits of that file: the voltage or the heat limits the clock now. The same four, 16 higher, since the machine started.
@@ -133,7 +135,8 @@ class Health:
 
 
 def _opened(root: Path, pattern: str) -> list[Opened]:
-    return [Opened(path) for path in sorted(root.glob(pattern))]
+    found = sorted(root.glob(pattern))
+    return [Opened(path) for path in found[:: -(-len(found) // _MOST) or 1]]
 
 
 def _processor_sensors(root: Path) -> list[Opened]:

@@ -66,9 +66,9 @@ class LimitTrial:
             seconds = self._answer(worker, math.inf)
             return Free(seconds, place.peak(worker.pid) or usable_memory())
 
-    def under(self, limit: int, free: Free) -> Limit:
-        """Whether it answers with ``limit`` bytes. Being killed is a result."""
-        self.say(f"{self.candidate.name} with {limit / _MIB:.0f} MiB of memory")
+    def under(self, limit: int, free: Free, tries: int = 0) -> Limit:
+        """Whether it answers with ``limit`` bytes, after so many ``tries``. Being killed is a result."""
+        self.say(f"{self.candidate.name} with {limit / _MIB:.0f} MiB of memory, try {tries + 1}")
         with self._place(limit) as (place, worker):
             try:
                 seconds = self._answer(worker, PATIENCE + PATIENCE * free.seconds)
@@ -86,7 +86,7 @@ class LimitTrial:
         tried: list[Limit] = []
 
         def works(limit: int) -> bool:
-            tried.append(self.under(limit, free))
+            tried.append(self.under(limit, free, len(tried)))
             return tried[-1].works
 
         search(works, free.bytes, usable_memory())

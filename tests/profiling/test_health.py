@@ -78,6 +78,17 @@ def test_the_clock_is_the_mean_of_the_policies(tmp_path):
     assert round_after(tmp_path, {name: int(khz) for name, khz in files.items()}, {}).mhz == 1500.0
 
 
+def test_a_machine_with_hundreds_of_cores_is_read_in_part(tmp_path):
+    policy = "sys/devices/system/cpu/cpufreq/policy{:03}/scaling_cur_freq"
+    write(tmp_path, {policy.format(cpu): 1_000_000 + 1000 * (cpu < 150) for cpu in range(300)})
+    opened = len(os.listdir("/proc/self/fd"))
+    health = Health(tmp_path)
+    assert len(os.listdir("/proc/self/fd")) - opened <= 64
+    assert health.round(0, 0).mhz == pytest.approx(1000.5, abs=0.1)
+    del health
+    assert len(os.listdir("/proc/self/fd")) == opened
+
+
 def test_a_virtual_machine_tells_its_clock_elsewhere(tmp_path):
     host = round_after(tmp_path, {"proc/cpuinfo": "processor : 0\ncpu MHz\t\t: 2600.5\n\ncpu MHz\t\t: 2600.7"}, {})
     assert host.mhz == 2600.6

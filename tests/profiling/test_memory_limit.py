@@ -112,7 +112,7 @@ def test_what_worked_by_chance_did_not_work(trial, monkeypatch):
     real = memory_limit.Limit
     monkeypatch.setattr(LimitTrial, "free", lambda self: Free(1.0, 100 * MIB))
     monkeypatch.setattr(
-        LimitTrial, "under", lambda self, limit, free: real(0, limit, next(answers), "cgroup v1", "answered")
+        LimitTrial, "under", lambda self, limit, free, tries: real(0, limit, next(answers), "cgroup v1", "answered")
     )
     found = again.smallest()
     least = min(each.bytes for each in found if each.works)
