@@ -65,6 +65,8 @@ def _heading(run: Run) -> Iterator[str]:
         yield from wrapped(f"{mark:<3} ", "the first again: what sets it apart is chance" if mark[0] == TWIN else what)
     if any(candidate.unverified for candidate in run.candidates):
         yield from wrapped("!   ", "UNVERIFIED: fails its golden samples, or was not asked for them")
+    if not run.complete:
+        yield "INCOMPLETE: it was ended before it was done"
     if protocol.interleave == "blocks":
         yield "measured in blocks: not all fit into memory at once"
 
@@ -99,7 +101,8 @@ def _costs(run: Run) -> Iterator[str]:
         size = (mebibytes(_value(run, c, metric)) for metric in ("peak_pss", "bundle_bytes"))
         cells = (mark, *speed, *size)
         for score in [score for score in run.quality if score.c == c]:
-            rows.append((*cells, *_quality(score, c == len(run.candidates) - 1)))
+            value, lost, said = _quality(score, c == len(run.candidates) - 1)
+            rows.append((*cells, value, lost, f"{said} {_task(run, score)}".strip()))
             cells = ("",) * len(cells)
         if cells[0]:
             rows.append((*cells, NONE, NONE, ""))
@@ -107,6 +110,12 @@ def _costs(run: Run) -> Iterator[str]:
     heads = ("", "TTFT ms", "tokens/s", "peak MiB", "file MiB", metrics if 0 < len(metrics) < 10 else "quality")
     yield from table(_COST, (*heads, "points lost", ""), rows)
     yield from wrapped("", "points lost: of 100, to 1, 95 % interval over inputs; peak: proportional set size (PSS)")
+
+
+def _task(run: Run, score: Score) -> str:
+    """Which it is of, where there are several."""
+    asked = (item.task for item, agrees in zip(run.inputs.items, score.agree, strict=True) if agrees is not None)
+    return next(asked, "") if len(run.tasks) > 1 else ""
 
 
 def _quality(score: Score, twin: bool) -> tuple[str, str, str]:
@@ -132,7 +141,7 @@ def _details(run: Run) -> Iterator[str]:
         if roofs := [roof for roof in run.roofline if roof.c == c]:
             said = (f"{r.stage} {r.share:.0%} of {'GEMM peak' if r.bound == 'compute' else 'bandwidth'}" for r in roofs)
             yield from wrapped(f"{mark:<3} roof: ", ", ".join(said))
-        if memory := [row for row in run.memory if row.c == c]:
+        if memory := [row for row in run.memory if row.c == c and row.pss is not None]:
             said = (f"{row.stage} {mebibytes(row.pss)}" for row in memory)
             yield from wrapped(f"{mark:<3} PSS, MiB: ", " | ".join(said))
         yield from _limit(run, c, mark)

@@ -83,6 +83,13 @@ def test_quality_has_its_interval_and_verdict(make_run):
     assert row.split()[-4:] == ["0.000", "+100", "[+100,+100]", "WORSE"]
 
 
+def test_the_quality_of_two_tasks_stands_in_two_rows(make_run):
+    run = make_run(finished=False)
+    items = tuple(replace(item, task="ask" if at % 2 else "caption") for at, item in enumerate(run.inputs.items))
+    shown = list(lines(finished(replace(run, inputs=replace(run.inputs, items=items)))))
+    assert [each.split()[-1] for each in shown if "unclear" in each] == ["caption", "ask"]
+
+
 def test_changed_answers_are_counted_and_the_first_three_shown(make_run):
     shown = text(make_run(changed=5))
     assert "2 answers 5 of 8 inputs otherwise than 1" in shown
@@ -120,6 +127,11 @@ def test_an_answer_cannot_command_the_terminal(make_run):
     items = tuple(replace(item, id="\x1b]0;title\x07") for item in run.inputs.items)
     shown = text(finished(replace(run, answers=answers, inputs=replace(run.inputs, items=items))))
     assert "\x1b" not in shown and "\x07" not in shown
+
+
+def test_a_run_that_was_ended_is_marked_and_shows_what_there_is(make_run):
+    shown = text(make_run(complete=False, finished=False))
+    assert "INCOMPLETE" in shown and "PSS, MiB: load 320.0" in shown
 
 
 def test_a_run_in_which_nothing_was_measured_is_told_as_such(make_run):
