@@ -11,7 +11,7 @@ from mmedge.profiling.html.text import UNKNOWN, escape, interval, mib, number, p
 from mmedge.profiling.run import Candidate, Machine, Protocol, Run, Score
 
 _HEADS = (
-    "candidate", "answer, ms", "95 %", "by the baseline", "verdict", "first token, ms", "tokens/s", "peak PSS, MiB",
+    "candidate", "answer, ms [95 %]", "by the baseline", "verdict", "first token, ms", "tokens/s", "peak PSS, MiB",
     "bundle, MiB", "quality", "points lost",
 )  # fmt: skip
 _SIGNS = {"error": "✖", "warning": "▲", "note": "●"}
@@ -78,8 +78,7 @@ def _row(run: Run, c: int) -> list[Cell]:
     score = next((score for score in run.quality if score.c == c), None)
     return [
         label_of(run, c),
-        time.value if time else None,
-        interval(time.low, time.high) if time else "",
+        f"{number(time.value)} {interval(time.low, time.high)}" if time else UNKNOWN,
         f"x{number(ratio.ratio)} {interval(ratio.low, ratio.high)}" if ratio else "baseline" if c == 0 else UNKNOWN,
         ratio.verdict if ratio else "",
         _value(run, c, "ttft_ms"),
@@ -116,12 +115,13 @@ def _facts(run: Run) -> Iterator[str]:
         "protocol": _protocol(run.protocol),
         "inputs": f"{len(run.inputs.items)} from {run.inputs.source}, digest {run.inputs.digest[:12]}",
         "energy": _energy(run),
+        "instructions": _instructions(run),
         "software": ", ".join(f"{name} {version}" for name, version in run.software.items()),
         "made with": f"mmedge {run.mmedge.version} (commit {run.mmedge.commit or 'unknown'}), {run.started}",
         "command": " ".join(run.argv),
         **{key: str(value) for key, value in run.notes.items()},
     }
-    for name, said in facts.items():
+    for name, said in ((name, said) for name, said in facts.items() if said):
         yield f"<dt>{escape(name)}</dt><dd>{escape(said)}</dd>"
     for c, candidate in enumerate(run.candidates):
         yield f"<dt>{escape(label_of(run, c))}</dt><dd>{escape(_candidate(candidate))}</dd>"
@@ -158,6 +158,14 @@ def _protocol(protocol: Protocol) -> str:
         f"margin {percent(protocol.margin)}, stopped by {protocol.stop_reason or 'nothing'} "
         f"(wanted ±{percent(protocol.precision)} within {number(protocol.budget_s)} s), seed {protocol.seed}"
     )
+
+
+def _instructions(run: Run) -> str:
+    told = (
+        f"{label_of(run, each.c)} {number(each.per_input)} per input ({each.method or each.reason})"
+        for each in run.instructions
+    )
+    return "; ".join(told)
 
 
 def _energy(run: Run) -> str:

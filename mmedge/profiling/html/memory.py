@@ -53,6 +53,8 @@ def _draw(run: Run, rows: list[Memory], canvas: Canvas) -> None:
         axes.set_title(plot_label(run, c, 44))
     for axes in panels[::columns]:
         axes.set_ylabel("MiB")
+    for axes in panels[max(len(present) - columns, 0) : len(present)]:
+        axes.tick_params(labelbottom=True)
     for axes in panels[len(present) :]:
         axes.set_visible(False)
     legend(canvas, panels[0])

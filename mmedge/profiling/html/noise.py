@@ -13,7 +13,7 @@ from mmedge.profiling.html.draw import Canvas, colour, drawn, legend, line_style
 from mmedge.profiling.html.figures import Absent, Figure
 from mmedge.profiling.html.measured import NS_PER_MS, NS_PER_S, rounds_of
 from mmedge.profiling.html.tables import Cell, table
-from mmedge.profiling.html.text import percent
+from mmedge.profiling.html.text import UNKNOWN, number, percent
 from mmedge.profiling.html.thin import WINDOWS, Windows, windows
 from mmedge.profiling.run import Run
 
@@ -50,7 +50,7 @@ def figure(run: Run) -> Figure | Absent:
             lambda canvas: _draw(run, answers, machine, thinned, flagged, canvas),
             height=3.2 + 1.1 * len(machine),
         ),
-        _table(run, [*answers, *machine], thinned, flagged),
+        _table([*answers, *machine], thinned, flagged),
         note=_note(run, machine),
     )
 
@@ -123,32 +123,32 @@ def _room(axes: Any, found: Windows) -> None:
 def _shade(rows: np.ndarray, flagged: np.ndarray, thinned: list[Windows]) -> None:
     begin = min(float(found.at.min()) for found in thinned)
     width = (max(float(found.at.max()) for found in thinned) - begin) / max(WINDOWS - 1, 1)
-    for number in np.flatnonzero(flagged):
-        left = begin + (number - 0.5) * width
+    for place in np.flatnonzero(flagged):
+        left = begin + (place - 0.5) * width
         for axes in rows:
             axes.axvspan(left, left + width, color=colour("vermillion"), alpha=0.22, lw=0)
 
 
-def _table(run: Run, tracks: list[Track], thinned: list[Windows], flagged: np.ndarray) -> str:
-    heads = ["second", *(f"{track.label}: {part}" for track in tracks for part in ("least", "median", "most"))]
-    by_window: dict[float, dict[int, tuple[float, float, float]]] = {}
-    for number, found in enumerate(thinned):
+def _table(tracks: list[Track], thinned: list[Windows], flagged: np.ndarray) -> str:
+    by_window: dict[float, dict[int, str]] = {}
+    for place, found in enumerate(thinned):
         for at, *three in zip(found.at, found.low, found.median, found.high, strict=True):
-            by_window.setdefault(float(at), {})[number] = tuple(map(float, three))  # type: ignore[assignment]
+            low, median, high = (number(float(value)) for value in three)
+            by_window.setdefault(float(at), {})[place] = f"{median} ({low} .. {high})"
     begin = min(by_window)
     width = (max(by_window) - begin) / max(WINDOWS - 1, 1) or 1.0
     rows: list[list[Cell]] = []
-    for at, found_then in sorted(by_window.items()):
-        values: list[Cell] = [value for n in range(len(tracks)) for value in found_then.get(n, (None, None, None))]
-        rows.append([at, *values, int(flagged[min(round((at - begin) / width), WINDOWS - 1)])])
-    return table([*heads, "flagged answers"], rows)
+    for at, told in sorted(by_window.items()):
+        flags = int(flagged[min(round((at - begin) / width), WINDOWS - 1)])
+        rows.append([at, *(told.get(place, UNKNOWN) for place in range(len(tracks))), flags])
+    return table(["second", *(track.label for track in tracks), "flagged answers"], rows)
 
 
 def _note(run: Run, machine: list[Track]) -> str:
     flags = sum(bool(sample.flags) for sample in run.rounds)
     said = f"{flags:,} of {len(run.rounds):,} answers are flagged ({percent(flags / len(run.rounds))}). "
     said += f"Thinned to {WINDOWS} parts of the time: line at the median, area from least to most. "
-    said += "Answers are divided by the candidate's median of the same input."
+    said += "Answers are divided by the candidate's median of the same input; the table has medians (least .. most)."
     there = {track.label for track in machine}
     missing = [name for name, label in _MISSING.items() if label not in there]
     return said + (f" Not told by this machine: {', '.join(missing)}." if missing else "")

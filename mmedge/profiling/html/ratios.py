@@ -87,7 +87,7 @@ def _ticks(axes: Any, ends: list[float]) -> None:
 
 
 def _metric(ratio: Ratio) -> str:
-    return "" if ratio.metric == "answer_ms" else f"\n{ratio.metric.removesuffix('_ms').replace('_', ' ')}"
+    return "" if ratio.metric == "answer_ms" else f", {ratio.metric.removesuffix('_ms').replace('_', ' ')}"
 
 
 def _row(run: Run, ratio: Ratio) -> list[Cell]:

@@ -17,6 +17,8 @@ from mmedge.profiling.run import Peaks, Roof, Run
 NAME, TITLE = "roofline", "Roofline"
 MOST_LAYERS = 400
 _ROOFS = ("-", "--", "-.", ":")
+_TOGETHER = 0.2
+"""Powers of ten."""
 _HEADS = (
     "candidate", "stage", "FLOP", "bytes", "FLOP/byte", "10⁹ FLOP/s", "at best, ms", "measured, ms", "of the roof",
     "bound by",
@@ -65,10 +67,11 @@ def _layers(run: Run) -> Iterator[Spot]:
 def _draw(run: Run, peaks: Peaks, stages: list[Spot], layers: list[Spot], canvas: Canvas) -> None:
     axes = canvas.subplots()
     at = [spot.intensity for spot in (*stages, *layers)]
-    ridges = [gemm / peaks.triad_gbs for gemm in peaks.gemm_gflops.values()]
+    bandwidth = max(peaks.triad_gbs, peaks.read_gbs)
+    ridges = [gemm / bandwidth for gemm in peaks.gemm_gflops.values()]
     xs = np.geomspace(min([*at, *ridges, 0.1]) / 2, max([*at, *ridges]) * 4, 60)
     for place, (name, gemm) in enumerate(sorted(peaks.gemm_gflops.items(), key=lambda item: item[1])):
-        roof = np.minimum(gemm, xs * peaks.triad_gbs)
+        roof = np.minimum(gemm, xs * bandwidth)
         axes.plot(xs, roof, color=colour("ink"), lw=1.4, ls=_ROOFS[place % len(_ROOFS)], label=f"peak {name}")
     for spot in layers:
         (mark,) = axes.plot([spot.intensity], [spot.speed], **point_style(style_of(run, spot.c)), ms=3.5, alpha=0.45)
@@ -78,11 +81,8 @@ def _draw(run: Run, peaks: Peaks, stages: list[Spot], layers: list[Spot], canvas
     for spot in stages:
         (mark,) = axes.plot([spot.intensity], [spot.speed], **point_style(style_of(run, spot.c)), ms=9)
         tell(mark, f"{label_of(run, spot.c)}: {spot.name}")
-    for place, stage in enumerate(dict.fromkeys(spot.name for spot in stages)):
-        top = max((spot for spot in stages if spot.name == stage), key=lambda spot: spot.speed)
-        axes.annotate(
-            stage.replace("_", " "), (top.intensity, top.speed), (8, 6 - 16 * (place % 2)), textcoords="offset points"
-        )
+    for spot in _labelled(stages):
+        axes.annotate(spot.name.replace("_", " "), (spot.intensity, spot.speed), (8, -11), textcoords="offset points")
     axes.set_xscale("log")
     axes.set_yscale("log")
     for axis in (axes.xaxis, axes.yaxis):
@@ -90,6 +90,20 @@ def _draw(run: Run, peaks: Peaks, stages: list[Spot], layers: list[Spot], canvas
     axes.set_xlabel("FLOP per byte of memory traffic")
     axes.set_ylabel("10⁹ FLOP per second")
     legend(canvas, axes)
+
+
+def _labelled(stages: list[Spot]) -> list[Spot]:
+    """One for all points of a stage that lie together."""
+    found: list[Spot] = []
+    for spot in sorted(stages, key=lambda spot: spot.speed):
+        near = (
+            abs(np.log10([spot.speed / other.speed, spot.intensity / other.intensity])).max()
+            for other in found
+            if other.name == spot.name
+        )
+        if min(near, default=1.0) > _TOGETHER:
+            found.append(spot)
+    return found
 
 
 def _row(run: Run, roof: Roof) -> list[Cell]:
@@ -112,6 +126,7 @@ def _row(run: Run, roof: Roof) -> list[Cell]:
 
 def _peaks(peaks: Peaks) -> str:
     rows: list[list[Cell]] = [["memory (triad)", peaks.triad_gbs, "10⁹ bytes/s"]]
+    rows += [["memory (reading alone)", peaks.read_gbs, "10⁹ bytes/s"]] if peaks.read_gbs else []
     rows += [[name, gemm, "10⁹ FLOP/s"] for name, gemm in peaks.gemm_gflops.items()]
     return f"<h3>Peaks, {peaks.threads} threads, median of {peaks.repeats}</h3>" + table(
         ("peak", "value", "unit"), rows

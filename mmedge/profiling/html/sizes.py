@@ -15,7 +15,8 @@ from mmedge.profiling.html.text import number
 from mmedge.profiling.run import Fit, Run
 
 NAME, TITLE = "inputs", "Cost by input"
-MOST_POINTS = 150
+MOST_POINTS, LEAST_POINTS, MOST_MARKS = 150, 20, 500
+"""Inputs that are drawn, as many as make so many marks in a panel for all candidates."""
 _WISHED = ("megapixels", "tiles", "prompt_tokens", "audio_s", "bytes", "width", "height")
 _PANELS = 4
 
@@ -49,7 +50,8 @@ def _medians(run: Run) -> dict[int, dict[int, float]]:
             times.setdefault((sample.c, sample.input), []).append(sample.answer_ns / NS_PER_MS)
     first = {input_: float(np.median(found)) for (c, input_), found in times.items() if c == 0}
     ordered = sorted(first, key=first.__getitem__) or sorted({input_ for _, input_ in times})
-    kept = {ordered[n] for n in np.linspace(0, len(ordered) - 1, MOST_POINTS).round().astype(int)} if ordered else set()
+    count = min(MOST_POINTS, max(LEAST_POINTS, MOST_MARKS // len(own(run))))
+    kept = {ordered[n] for n in np.linspace(0, len(ordered) - 1, count).round().astype(int)} if ordered else set()
     found: dict[int, dict[int, float]] = {}
     for (c, input_), values in sorted(times.items()):
         if input_ in kept:

@@ -50,7 +50,7 @@ def _draw(run: Run, by_candidate: dict[int, list[Minute]], fields: list[str], ca
             if known:
                 axes.plot(*zip(*known, strict=True), **look)
     rows[0].set_ylabel("median, ms")
-    rows[0].set_ylim(bottom=0)
+    rows[0].set_ylim(0, 1.12 * max(minute.median_ms for minute in run.minutes) or 1)
     for axes, field in zip(rows[1:], fields, strict=True):
         axes.set_ylabel("°C" if field == "celsius" else "MHz")
     rows[-1].set_xlabel("minute")
