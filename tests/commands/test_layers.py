@@ -1,0 +1,129 @@
+"""`layers` and `roofline` on a real bundle: what is shown, and what adds up."""
+
+import json
+import shutil
+
+import pytest
+
+from mmedge.commands.layers import layers
+from mmedge.commands.roofline import roofline
+from mmedge.errors import BackendError, InputError, UsageError
+from mmedge.profiling import engine_profiles, peaks
+
+
+@pytest.fixture(autouse=True)
+def small_probes(monkeypatch):
+    """Peaks of this machine are not what is tested."""
+    monkeypatch.setattr(peaks, "SIZE", 64)
+    monkeypatch.setattr(peaks, "last_level_cache", lambda: 1 << 20)
+    monkeypatch.setattr(engine_profiles, "MOST_ROUNDS", 1)
+
+
+@pytest.fixture
+def told(captioner, capsys):
+    """What `layers` says of the bundle as JSON."""
+    layers(captioner, json=True)
+    return json.loads(capsys.readouterr().out)
+
+
+def test_times_of_layers_add_up_to_that_of_an_answer(told):
+    assert sum(layer["share"] for layer in told["layers"]) == pytest.approx(1.0)
+    assert {layer["component"] for layer in told["layers"]} == {"encoder", "decoder"}
+    assert set(told["sides"][0]["factors"]) == {"encoder", "decoder"}
+
+
+def test_every_product_has_its_operations_and_a_roof(told):
+    products = [layer for layer in told["layers"] if any(name.endswith("MatMul") for name in layer["onnx_names"])]
+    assert products
+    assert all(layer["flops"] > 0 and layer["bytes"] > 0 and layer["roof"] > 0 for layer in products)
+    assert not told["not_counted"]
+
+
+def test_tables_fit_80_columns(captioner, capsys):
+    layers(captioner, top=5)
+    roofline(captioner)
+    shown = capsys.readouterr().out.splitlines()
+    assert max(map(len, shown)) <= 80
+    assert any(line.startswith("and ") for line in shown), "what is not shown is told"
+    assert any(line.startswith("decode_loop") for line in shown)
+
+
+def test_one_bundle_on_two_engines_is_compared_node_by_node(captioner, capsys):
+    pytest.importorskip("openvino")
+    layers(captioner, backend="onnxruntime,openvino", top=10)
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].endswith("on onnxruntime") and shown[1].endswith("on openvino")
+    assert max(map(len, shown)) <= 80
+    both = [line for line in shown[3:-4] if "-" not in line.split()[1:4]]
+    assert len(both) > 5, "most is found on both sides"
+
+
+def test_a_copy_of_a_bundle_is_as_exact(captioner, tmp_path, capsys):
+    shutil.copytree(captioner, tmp_path / "same.bundle")
+    layers(captioner, tmp_path / "same.bundle", json=True, output=tmp_path / "layers.json")
+    kept = json.loads((tmp_path / "layers.json").read_text())
+    assert {layer["c"] for layer in kept["layers"]} == {0, 1}
+    assert all(layer["snr_db"] is None for layer in kept["layers"]), "equal bundles need not be compared"
+
+
+@pytest.mark.slow
+def test_a_quantized_bundle_is_compared_tensor_by_tensor(captioner, checkpoints, tmp_path, capsys):
+    from mmedge.export.build import export
+
+    export(str(checkpoints[0]), output=tmp_path / "small.bundle", precision="int8-weights")
+    layers(captioner, tmp_path / "small.bundle", json=True)
+    told = json.loads(capsys.readouterr().out)
+    noise = [layer["snr_db"] for layer in told["layers"] if layer["c"] == 1 and layer["snr_db"] is not None]
+    assert noise and 10 < min(noise) < 100
+    layers(captioner, tmp_path / "small.bundle", top=10)
+    assert "SNR dB" in capsys.readouterr().out
+
+
+def test_pictures_can_be_given(captioner, pictures, capsys):
+    (pictures / "notes.txt").unlink()
+    layers(captioner, inputs=str(pictures), json=True)
+    assert json.loads(capsys.readouterr().out)["layers"]
+
+
+def test_more_than_two_sides_are_refused(captioner):
+    with pytest.raises(UsageError, match="4 sides"):
+        layers(captioner, captioner, backend="onnxruntime,openvino")
+
+
+def test_an_engine_that_does_not_count_is_refused_with_what_to_do(captioner):
+    with pytest.raises(BackendError, match="does not tell the time") as refused:
+        layers(captioner, backend="tensorrt")
+    assert "--trtexec" in refused.value.hint
+
+
+def test_what_trtexec_measured_is_shown_under_onnx_names(captioner, tmp_path, capsys):
+    name = _a_product(captioner)
+    lines = [{"count": 3}, {"name": f"{name} + other", "timeMs": 3.0, "averageMs": 1.0, "medianMs": 0.5}]
+    (tmp_path / "profile.json").write_text(json.dumps(lines))
+    layers(captioner, trtexec=f"encoder={tmp_path / 'profile.json'}", json=True)
+    (layer,) = json.loads(capsys.readouterr().out)
+    assert name in layer["onnx_names"]
+    assert layer["us"] == 500.0
+
+
+def test_a_file_that_is_no_profile_of_trtexec_is_refused(captioner, tmp_path):
+    (tmp_path / "profile.json").write_text("{}")
+    with pytest.raises(InputError, match="no profile of trtexec"):
+        layers(captioner, trtexec=f"encoder={tmp_path / 'profile.json'}")
+    with pytest.raises(UsageError, match="no component"):
+        layers(captioner, trtexec=f"tower={tmp_path / 'profile.json'}")
+
+
+def test_without_a_bundle_the_peaks_of_installed_engines_are_shown(capsys):
+    roofline(backend="onnxruntime")
+    shown = capsys.readouterr().out
+    assert shown.startswith("memory ")
+    assert "onnxruntime int8-weights" in shown
+
+
+def _a_product(bundle) -> str:
+    from mmedge.core.bundle import open_bundle
+    from mmedge.core.onnx_graph import read_graph
+
+    graph = read_graph(open_bundle(bundle).read("graphs/encoder.onnx"))
+    return next(node.name for node in graph.nodes if node.op == "MatMul")
