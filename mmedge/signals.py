@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 REPEAT_SECONDS = 2.0
 """A second Ctrl-C within this time leaves the cleaning up alone that the first one started."""
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 SIGNALLED = 128
 """Exit codes above this one add the number of a signal, as shells do."""
@@ -37,9 +41,19 @@ def raise_on_signals() -> None:
             stopped.append(Stopped(number))
             raise stopped[-1]
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
             signal.signal(number, stop)
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Signals that come during the block are raised when it ends: for steps that must be remembered once taken."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def raise_if_stopped() -> None:

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from mmedge.errors import BusyError, ResourceError
+from mmedge.signals import held_back
 
 _PATIENCE_S = 0.5
 """How long a lock may be held by nobody we can name: its holder is just taking it or giving it back."""
@@ -24,21 +25,29 @@ def locked(path: Path, what: Path) -> Iterator[None]:
         BusyError: a living process holds it; its number is named.
         ResourceError: the folder refuses the file.
     """
+    held: list[int] = []
     try:
-        descriptor = _take(path, what)
-    except OSError as error:
-        raise ResourceError(f"cannot write in `{path.parent}`: {error.strerror} ({path.name})") from error
-    try:
+        with held_back():  # between taking it and knowing that it was taken
+            held.append(_take(path, what))
         yield
     finally:
         # Closing is not enough: a forked child may have the descriptor too. And it is removed while it is held, so that
         # who opened this very file meanwhile notices and starts over. One that stays is taken over by the next writer.
-        with suppress(OSError):
-            path.unlink()
-        os.close(descriptor)
+        with held_back():
+            for descriptor in held:
+                with suppress(OSError):
+                    path.unlink()
+                os.close(descriptor)
 
 
 def _take(path: Path, what: Path) -> int:
+    try:
+        return _wait(path, what)
+    except OSError as error:
+        raise ResourceError(f"cannot write in `{path.parent}`: {error.strerror} ({path.name})") from error
+
+
+def _wait(path: Path, what: Path) -> int:
     deadline = time.monotonic() + _PATIENCE_S
     while True:
         with ExitStack() as stack:

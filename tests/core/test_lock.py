@@ -2,7 +2,10 @@
 
 import fcntl
 import os
+import random
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -149,3 +152,28 @@ def test_bundles_beside_each_other_do_not_wait_for_each_other(tmp_path, workshop
         workshop.write(tmp_path / "b")
     with pytest.raises(UsageError, match="exists already"):
         workshop.write(tmp_path / "b")
+
+
+TAKE_AND_GIVE_BACK = """
+import sys
+from pathlib import Path
+from mmedge.core.lock import locked
+from mmedge.signals import raise_on_signals
+
+raise_on_signals()
+print("ready", flush=True)
+while True:
+    with locked(Path(sys.argv[1]), Path(sys.argv[1])):
+        pass
+"""
+
+
+def test_a_signal_at_any_moment_leaves_no_lock(tmp_path):
+    chance = random.Random(0)
+    for _ in range(20):
+        command = [sys.executable, "-c", TAKE_AND_GIVE_BACK, str(tmp_path / "lock")]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+            process.stdout.readline()
+            time.sleep(chance.uniform(0, 0.01))
+            process.send_signal(signal.SIGINT)
+        assert list(tmp_path.iterdir()) == []
