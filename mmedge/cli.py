@@ -35,6 +35,7 @@ COMMANDS = (
     "inspect",
     "profile",
     "report",
+    "compare",
     "gate",
     "doctor",
     "pack",

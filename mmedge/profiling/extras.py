@@ -1,4 +1,4 @@
-"""What is measured besides the rounds: under load, over many minutes, from a cold start, with little memory, by layer."""
+"""What is measured besides the rounds: under load, for many minutes, from a cold start, with little memory, by layer."""
 
 from __future__ import annotations
 
@@ -9,18 +9,29 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
+from msgspec.structs import replace
 
+from mmedge.core.bundle import open_bundle
+from mmedge.errors import UsageError
 from mmedge.profiling import instructions as counting
 from mmedge.profiling.cold import cold_starts
+from mmedge.profiling.layers import Side, see
 from mmedge.profiling.load import Trial, under_load
 from mmedge.profiling.measure import ALONE, Measurement
+from mmedge.profiling.memory_limit import MOST_ASKS, LimitTrial
 from mmedge.profiling.messages import Answered
 from mmedge.profiling.open_loop import Request
 from mmedge.profiling.profile import Extra, Say
+from mmedge.profiling.quantities import read_quantity
+from mmedge.profiling.roofline import flags_of, roofline
 from mmedge.profiling.run import Host, Instructions
 from mmedge.profiling.scenario import Scenario, scenario_of
 from mmedge.profiling.soak import soak
 from mmedge.profiling.workers import Worker
+
+AUTO = "auto"
+COUNTED = 4
+"""Inputs whose instructions are counted."""
 
 Awake: TypeAlias = Callable[[], AbstractContextManager[Callable[[int], Answered]]]
 
@@ -41,10 +52,13 @@ def extras_of(
     Raises:
         UsageError: the scenario or the memory limit cannot be read.
     """
-    how = scenario_of(scenario)
+    how, limit = scenario_of(scenario), _limit(memory)
     asked = (
         (how.kind != "single", load(how, budget_s)),
+        (roof, roofline_of_all),
+        (by_layer, layers_of_all),
         (is_cold, cold),
+        (memory is not None, little_memory(limit)),
         (counted, instructions),
         (soak_s is not None, minutes(soak_s or 0.0)),
     )
@@ -57,6 +71,41 @@ def cold(measurement: Measurement, say: Say) -> None:
         found = cold_starts(c, candidate, measurement.order_of(0), command=measurement.command, say=say)
         measurement.cold += found.rows
         measurement.flags += found.flags
+
+
+def little_memory(limit: int | None) -> Extra:
+    """Answers under a real limit; without one the smallest that works is looked for."""
+
+    def extra(measurement: Measurement, say: Say) -> None:
+        asks = [measurement.order_of(index) for index in range(min(MOST_ASKS, len(measurement.items)))]
+        for c, candidate in enumerate(measurement.candidates[:-1]):
+            trial = LimitTrial(c, candidate, asks, measurement.command, say)
+            measurement.limits += trial.smallest() if limit is None else (trial.under(limit, trial.free()),)
+
+    return extra
+
+
+def roofline_of_all(measurement: Measurement, say: Say) -> None:
+    """What the machine can do at most, and how close each stage comes to it."""
+    candidates, limit = measurement.candidates[:-1], measurement.protocol.limit
+    measurement.peaks, roofs = roofline(candidates, measurement.items, measurement.samples, limit, say)
+    measurement.roofline += roofs
+    measurement.flags += flags_of(roofs, candidates)
+
+
+def layers_of_all(measurement: Measurement, say: Say) -> None:
+    """Time of each layer, in runs of their own, and how far its output is from the first candidate's."""
+    own = [(c, each) for c, each in enumerate(measurement.candidates[:-1]) if not each.command]
+    if not own:
+        return
+    sides = [(c, Side(open_bundle(Path(each.bundle)), each.backend), each.threads) for c, each in own]
+    first, base, threads = sides[0]
+    seen = see((base,), threads=threads, say=say)
+    measurement.peaks = measurement.peaks or seen.peaks
+    measurement.layers += [replace(layer, c=first) for layer in seen.layers]
+    for c, side, threads in sides[1:]:
+        layers = see((base, side), threads=threads, say=say).layers
+        measurement.layers += [replace(layer, c=c) for layer in layers if layer.c == 1]
 
 
 def load(scenario: Scenario, budget_s: float) -> Extra:
@@ -106,10 +155,6 @@ def instructions(measurement: Measurement, say: Say) -> None:
             measurement.instructions.append(Instructions(c, found.per_input, found.method, found.reason))
 
 
-COUNTED = 4
-"""Inputs whose instructions are counted."""
-
-
 @contextmanager
 def everyone(measurement: Measurement) -> Iterator[list[Awake]]:
     """What wakes each candidate, to be asked inside of a block. Where they do not fit into memory together, waking is
@@ -144,6 +189,16 @@ def _started(measurement: Measurement, c: int) -> Awake:
             yield lambda index: worker.ask(measurement.order_of(index))
 
     return block
+
+
+def _limit(text: str | None) -> int | None:
+    """Bytes; None where the smallest is to be found."""
+    if text in (None, AUTO):
+        return None
+    try:
+        return int(read_quantity(text or "", "size"))
+    except ValueError as error:
+        raise UsageError(f"--memory-limit is `{text}`, no size", hint=f"such as 900MiB, or {AUTO}") from error
 
 
 def _usual_s(measurement: Measurement, c: int) -> float:

@@ -21,8 +21,8 @@ from mmedge.profiling.candidates import twin
 from mmedge.profiling.circumstances import circumstances
 from mmedge.profiling.estimates import finished, half_width
 from mmedge.profiling.keep import write_run
-from mmedge.profiling.measure import FEWEST_ROUNDS, Measurement
 from mmedge.profiling.machines import machine_of
+from mmedge.profiling.measure import FEWEST_ROUNDS, Measurement
 from mmedge.profiling.order import orders_of
 from mmedge.profiling.power import Meter
 from mmedge.profiling.provenance import made, redacted
@@ -152,6 +152,7 @@ class _Running:
             candidates=tuple(candidates),
             inputs=inputs,
             protocol=protocol,
+            energy=self.meter.energy,
         )
         self.measurement.flags += circumstances()
         self.save_after_s = 0.0
@@ -159,8 +160,11 @@ class _Running:
     def run(self, extras: Sequence[Extra], undecided: Callable[[Run], bool] | None) -> Run:
         self.keep(self.filled())
         try:
+            self.say("resting")
+            idle = self.meter.idle()
             self.alone()
             self.in_turns(undecided)
+            self.draft = replace(self.draft, energy=self.meter.energy_with(idle, self.meter.idle()))
             for extra in extras:
                 extra(self.measurement, self.say)
                 self.keep(self.filled())
