@@ -37,7 +37,7 @@ class Spot(Struct, frozen=True):
 def figure(run: Run) -> Figure | Absent:
     """Speed against arithmetic intensity."""
     if run.peaks is None:
-        return Absent(NAME, TITLE, "The machine's peaks were not measured: `mmedge roofline` brings them.")
+        return Absent(NAME, TITLE, "The peaks of this machine were not measured: --roofline brings them.")
     peaks, layers = run.peaks, list(_layers(run))[:MOST_LAYERS]
     stages = [
         Spot(roof.c, roof.stage, roof.flops / roof.bytes, roof.flops / roof.measured_ms / 1e6)
@@ -45,7 +45,7 @@ def figure(run: Run) -> Figure | Absent:
         if roof.flops > 0 and roof.bytes > 0 and roof.measured_ms > 0
     ]
     if not stages and not layers:
-        return Absent(NAME, TITLE, "The work of no stage is known: `mmedge roofline` counts it.")
+        return Absent(NAME, TITLE, "The work of no stage is known, as of bundles whose graphs are not ONNX.")
     return Figure(
         NAME,
         TITLE,

@@ -38,6 +38,8 @@ def number(value: float | None) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     size = abs(value)
+    if 0 < size < 0.001:
+        return f"{value:.1e}"
     return f"{value:,.{0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 1 else 3}f}"
 
 

@@ -29,7 +29,7 @@ def figure(run: Run) -> Figure | Absent:
     """Candidates as points; those that nothing beats in everything are joined."""
     points = [point for c in own(run) if (point := _point(run, c))]
     if not points:
-        return Absent(NAME, TITLE, "The answers were not judged: give right answers with --quality.")
+        return Absent(NAME, TITLE, "The answers were not judged: --inputs takes a list with right answers.")
     metric = next((point.score.metric for point in points if point.score.metric), "")
     what = f"mean {metric}" if metric else "share of answers equal to the baseline's"
     front = [point for point in points if not any(_beats(other, point) for other in points)]
