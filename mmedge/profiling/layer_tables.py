@@ -26,7 +26,7 @@ def table(layers: Sequence[Layer], top: int) -> Iterator[str]:
             f"{layer.share:.1%}" if layer.share < 0.9995 else "100%",
             NONE if layer.flops is None else f"{layer.flops / 1e9:.3f}",
             NONE if layer.bytes is None else f"{layer.bytes / 1e6:.2f}",
-            NONE if layer.roof is None else f"{layer.roof:.0%}",
+            NONE if layer.roof is None else _percent(layer.roof),
         ).rstrip()
     yield from _rest(layers[top:])
 
@@ -90,7 +90,7 @@ def roof_lines(roofs: Iterable[Roof], names: Sequence[str]) -> Iterator[str]:
             f"{each.bytes / 1e6:.1f}",
             f"{each.measured_ms:.3f}",
             f"{each.ceiling_ms:.3f}",
-            f"{each.share:.0%}",
+            _percent(each.share),
             f"{each.bound}{', in cache' if each.in_cache else ''}",
         ).rstrip()
 
@@ -101,6 +101,10 @@ def name_of(layer: Layer) -> str:
         return layer.node
     stem = [name for name in layer.onnx_names if layer.node.startswith(name)]
     return (stem or layer.onnx_names)[-1]
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share < 9.995 else ">999%"
 
 
 def _rest(layers: Sequence[Layer]) -> Iterator[str]:
