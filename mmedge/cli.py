@@ -37,6 +37,8 @@ COMMANDS = (
     "report",
     "compare",
     "gate",
+    "layers",
+    "roofline",
     "doctor",
     "pack",
     "targets",

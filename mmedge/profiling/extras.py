@@ -1,4 +1,4 @@
-"""What is measured besides the rounds: under load, for many minutes, from a cold start, with little memory, by layer."""
+"""What is measured besides the rounds: under load, for minutes, from a cold start, with little memory, by layer."""
 
 from __future__ import annotations
 
