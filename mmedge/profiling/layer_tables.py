@@ -8,7 +8,7 @@ from textwrap import wrap
 from mmedge.profiling.layers import Pair, Seen
 from mmedge.profiling.run import Layer, Peaks, Roof
 
-_ONE = "{:<31.31} {:<12.12} {:>8} {:>5} {:>7} {:>7} {:>5}"
+_ONE = "{:<30.30} {:<12.12} {:>8} {:>5} {:>7} {:>7} {:>5}"
 _TWO = "{:<41.41} {:>8} {:>8} {:>6} {:>6} {:>6}"
 _ROOF = "{:<11} {:>9} {:>9} {:>9} {:>10} {:>6}  {}"
 _WIDTH = 80
@@ -20,7 +20,7 @@ def table(layers: Sequence[Layer], top: int) -> Iterator[str]:
     yield _ONE.format("layer", "kernel", "ms", "share", "GFLOP", "MB", "roof").rstrip()
     for layer in layers[:top]:
         yield _ONE.format(
-            _tail(name_of(layer), 31),
+            _tail(name_of(layer), 30),
             layer.op,
             f"{layer.us / 1e3:.3f}",
             f"{layer.share:.1%}" if layer.share < 0.9995 else "100%",
