@@ -1,0 +1,133 @@
+"""The tables of the README's measurements, made from the files in ``results``.
+
+    python benchmarks/readme_numbers.py             # writes what lies between the markers
+    python benchmarks/readme_numbers.py --check     # fails where the README says something else
+
+A marker is a line ``<!-- measured: NAME -->``, and the table ends at ``<!-- end -->``; names are those of `TABLES`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from mmedge.profiling.keep import read_run
+from mmedge.profiling.run import Ratio, Run
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+RESULTS = ROOT / "benchmarks" / "results"
+BLOCK = re.compile(r"(<!-- measured: (\w+) -->\n).*?(<!-- end -->\n)", re.DOTALL)
+TIMES = {"first token": "ttft_ms", "each further token": "tpot_ms", "whole answer": "answer_ms"}
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """In Markdown, the first column's head empty."""
+    lines = [["", *head], ["---"] * (len(head) + 1), *rows]
+    return "".join(f"| {' | '.join(line)} |\n".replace("|  |", "| |") for line in lines)
+
+
+def profiled(run: Run) -> str:
+    """Candidates beside the first: ratios with their intervals, then what is no ratio."""
+    rows = (_row(run, c) for c in range(len(run.candidates)))
+    return table([*TIMES, "start to first answer", "peak memory"], rows)
+
+
+def _row(run: Run, c: int) -> Iterator[str]:
+    yield run.candidates[c].name
+    for metric in TIMES.values():
+        yield _time(run, metric) if c == 0 else _ratio(run.ratio(c, metric))
+    start, peak = run.absolute(c, "warm_ms"), run.absolute(c, "peak_pss", "value")
+    yield f"{start.value / 1e3:.1f} s" if start and start.value is not None else "-"
+    yield f"{peak.value / 1e6:.0f} MB" if peak and peak.value is not None else "-"
+
+
+def _time(run: Run, metric: str) -> str:
+    found = run.absolute(0, metric)
+    if found is None or found.value is None:
+        return "-"
+    return f"{found.value:.0f} ms" if found.value >= 100 else f"{found.value:.3g} ms"
+
+
+def _ratio(ratio: Ratio | None) -> str:
+    return f"x{ratio.ratio:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]" if ratio else "-"
+
+
+def blip_base(results: Path) -> str:
+    return profiled(read_run(results / "blip_base.json"))
+
+
+def scenes(results: Path) -> str:
+    """What is right of held-out scenes, and how long the encoder takes."""
+    found = json.loads((results / "scenes_int8.json").read_text())
+    rows = [
+        [f"{name} exactly right", f"{right['float32']:.1%}", f"{right['int8']:.1%}"]
+        for name, right in found["accuracy"].items()
+    ]
+    int8 = found["candidates"].index("scenes-int8 onnxruntime")
+    encode = next(each for each in found["ratios"] if (each["c"], each["metric"]) == (int8, "encode_ms"))
+    shown = f"x{encode['ratio']:.2f} [{encode['low']:.2f}, {encode['high']:.2f}]"
+    return table(["float32", "int8"], [*rows, ["time of the encoder on ONNX Runtime", "baseline", shown]])
+
+
+def jetson_export(results: Path) -> str:
+    """Time and memory of exporting for a Jetson."""
+    exports = json.loads((results / "export_jetson.json").read_text())["exports"]
+    rows = [
+        ["time", *(f"{each['seconds']:.0f} s" for each in exports.values())],
+        ["peak memory", *(f"{each['peak_mb'] * 2**20 / 1e9:.1f} GB" for each in exports.values())],
+    ]
+    return table(list(exports), rows)
+
+
+def install(results: Path) -> str:
+    """What a device installs, and how long the package takes to import."""
+    size = json.loads((results / "install_size.json").read_text())
+    times = json.loads((results / "import_time.json").read_text())["results"]
+    rows = [
+        ["installed with ONNX Runtime", f"{size['total_mb']:.0f} MB"],
+        ["on a Jetson, which has its engine", f"{size['jetson']['total_mb']:.0f} MB"],
+        *(
+            [f"`{name}`, by what `import numpy` takes", f"x{times[name]['wall_extra_over_numpy']['median']:.2f}"]
+            for name in ("import mmedge", "mmedge --help")
+        ),
+    ]
+    return table(["measured"], rows)
+
+
+TABLES: dict[str, Callable[[Path], str]] = {
+    "blip_base": blip_base,
+    "scenes": scenes,
+    "jetson_export": jetson_export,
+    "install": install,
+}
+
+
+def filled(text: str, results: Path = RESULTS) -> str:
+    """The text with every table between markers made anew."""
+
+    def made(block: re.Match[str]) -> str:
+        begin, name, end = block.groups()
+        if name not in TABLES:
+            raise SystemExit(f"there is no table `{name}`, only: {', '.join(TABLES)}")
+        return f"{begin}{TABLES[name](results)}{end}"
+
+    if text.count("<!-- measured:") != len(BLOCK.findall(text)):
+        raise SystemExit("a marker `<!-- measured: NAME -->` has no `<!-- end -->`")
+    return BLOCK.sub(made, text)
+
+
+def main() -> None:
+    text = README.read_text()
+    wanted = filled(text)
+    if "--check" in sys.argv and text != wanted:
+        raise SystemExit("README.md and benchmarks/results differ: run `python benchmarks/readme_numbers.py`")
+    if "--check" not in sys.argv:
+        README.write_text(wanted)
+
+
+if __name__ == "__main__":
+    main()
