@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 CHANGED = 5
 """Changed answers that are shown of each pair."""
-_ROW = ("  {:<15}", "{:>8}", "{:>8}", "{:>7}", "{:>14}", " {}")
+_ROW = ("{:<17}", "{:>8}", "{:>8}", "{:>7}", "{:>14}", " {}")
 
 
 def compare(a: Path, b: Path | None = None, /, *, unpaired: bool = False, json: bool = False) -> int:
@@ -50,10 +50,10 @@ def _lines(found: Comparison, narrower: int) -> Iterator[str]:
         for each in pair.differences:
             yield row(_ROW, _difference(each))
         for score in pair.quality:
-            yield row(_ROW, _quality(score))
-        yield f"  {len(pair.changed)} of {pair.answered} answers differ"
+            yield row(_ROW, _quality(score, len({each.task for each in pair.quality}) > 1))
+        yield f"{len(pair.changed)} of {pair.answered} answers differ"
         for change in pair.changed[:CHANGED]:
-            yield from _wrapped(f"    {change.input[-40:]}: ", f'"{change.a}" -> "{change.b}"', narrower)
+            yield from _wrapped(f"  {change.input[-40:]}: ", f'"{change.a}" -> "{change.b}"', narrower)
 
 
 def _sides(found: Comparison, narrower: int) -> Iterator[str]:
@@ -68,6 +68,9 @@ def _sides(found: Comparison, narrower: int) -> Iterator[str]:
         yield from _wrapped("", said, narrower)
         if found.drift:
             yield from _wrapped("", f"a fixed computation took x{found.drift:.3f} as long in B", narrower)
+    for side in dict.fromkeys((found.a, found.b)):
+        for doubt in side.doubts:
+            yield from _wrapped("DOUBTED: ", f"{side.file} is not valid: {doubt}", narrower)
     for name, (one, two) in found.software.items():
         yield from _wrapped("", f"{name}: {one or 'absent'} -> {two or 'absent'}", narrower)
 
@@ -93,12 +96,13 @@ def _difference(each: Difference) -> tuple[str, ...]:
     return each.metric, show_quantity(each.a, kind), show_quantity(each.b, kind), ratio, interval, each.verdict or ""
 
 
-def _quality(each: Quality) -> tuple[str, ...]:
+def _quality(each: Quality, of_several: bool) -> tuple[str, ...]:
     from mmedge.profiling.terminal_rows import NONE, number
 
     lost = NONE if each.lost is None else f"{each.lost:+.1f}"
     interval = "" if each.low is None or each.high is None else f"[{each.low:+.1f},{each.high:+.1f}]"
-    return each.metric, number(each.a), number(each.b), lost, interval, "points lost"
+    name = f"{each.metric} {each.task}" if of_several else each.metric
+    return name, number(each.a), number(each.b), lost, interval, "points lost"
 
 
 def _wrapped(label: str, text: str, narrower: int) -> list[str]:

@@ -53,7 +53,7 @@ def gate(
     if json:
         _print_json(found)
     else:
-        _show(found)
+        show_outcome(found)
         if kept and history:
             _show_history(kept, measured, history)
     return found.exit_code
@@ -66,7 +66,8 @@ def _print_json(found: Outcome) -> None:
     print(msgspec.json.format(msgspec.json.encode(fields)).decode())
 
 
-def _show(found: Outcome) -> None:
+def show_outcome(found: Outcome) -> None:
+    """Print every rule, and what came of them all."""
     from mmedge.profiling.terminal_rows import printable, row, wrapped
 
     for mark in found.marks:

@@ -16,7 +16,7 @@ import numpy as np
 from msgspec import Struct
 
 from mmedge.needs import needs
-from mmedge.profiling.history import Entry
+from mmedge.profiling.history import DOUBTED, Entry
 
 FEWEST = 6
 """Values that a series needs."""
@@ -50,8 +50,10 @@ class Series(Struct, frozen=True):
 
 
 def series_of(entries: Sequence[Entry], machine: str) -> tuple[Series, ...]:
-    """Those that the last entry of ``machine`` has; a run that was judged twice counts once, as it was last."""
-    own = list({entry.date: entry for entry in entries if entry.machine == machine}.values())
+    """Those that the last entry of ``machine`` has, without runs that decided nothing; one that was judged twice counts
+    once, as it was last."""
+    of_it = (entry for entry in entries if entry.machine == machine and DOUBTED not in entry.marks)
+    own = list({entry.date: entry for entry in of_it}.values())
     names = [(each.candidate, each.metric, each.stat) for each in own[-1].values] if own else []
     return tuple(_series(own, *name) for name in names)
 

@@ -11,6 +11,7 @@ from mmedge.errors import UsageError
 from mmedge.profiling.apart import Series, drift, ratio_apart, series_of
 from mmedge.profiling.comparison import (
     INCOMPLETE,
+    INVALID,
     SCHEMA,
     UNPAIRED,
     UNVERIFIED,
@@ -22,9 +23,11 @@ from mmedge.profiling.comparison import (
     Quality,
     Side,
 )
+from mmedge.profiling.estimates import RATE
 from mmedge.profiling.matching import (
     Subject,
     common_inputs,
+    doubts_of,
     is_same_machine,
     is_same_run,
     matched,
@@ -37,8 +40,6 @@ from mmedge.profiling.run import Run, Score, Verdict
 
 VALUES = ("peak_pss", "steady_pss", "peak_hwm", "peak_gpu", "bundle_bytes", "cold_ms", "warm_ms", "max_rate")
 """Measures that are no times of answers in rounds."""
-RATES = ("tokens_per_s",)
-"""Measures of which more is better."""
 
 
 def compare(a: Run, b: Run, files: tuple[str, str], *, unpaired: bool = False) -> Comparison:
@@ -97,7 +98,7 @@ def _comparison(a: Run, b: Run, files: tuple[str, str], pairs: tuple[Pair, ...],
 
 def _side(run: Run, file: str) -> Side:
     made = f"{run.mmedge.version} {run.mmedge.commit or ''}".strip()
-    return Side(file, run.started, made, run.machine.name, run.machine.id, run.complete, run.validity.ok)
+    return Side(file, run.started, made, run.machine.name, run.machine.id, run.complete, doubts_of(run))
 
 
 def _within(run: Run) -> Iterator[Pair]:
@@ -109,14 +110,7 @@ def _within(run: Run) -> Iterator[Pair]:
         base, own = Subject(run, 0, everything), Subject(run, c, everything)
         ratios = [row for row in run.results.ratios if row.c == c]
         timed = (
-            Difference(
-                row.metric,
-                *_medians(run, c, row.metric),
-                row.ratio,
-                row.low,
-                row.high,
-                _by_direction(row.metric, row.ratio, row.verdict),
-            )
+            Difference(row.metric, *_medians(run, c, row.metric), row.ratio, row.low, row.high, row.verdict)
             for row in ratios
         )
         yield _pair(base, own, "run", (*timed, *_values(base, own)), tuple(_judged_within(run, c)))
@@ -131,7 +125,14 @@ def _judged_within(run: Run, c: int) -> Iterator[Quality]:
     own, base = ([score for score in run.quality if score.c == each] for each in (c, 0))
     for place, score in enumerate(own):
         value, first = (score.mean, base[place].mean) if score.metric and place < len(base) else (score.agreement, 1.0)
-        yield Quality(score.metric or "agreement", first, value, score.lost, score.low, score.high)
+        task = _task_of(run, score)
+        yield Quality(score.metric or "agreement", task, first, value, score.lost, score.low, score.high)
+
+
+def _task_of(run: Run, score: Score) -> str:
+    """Of the inputs that it judges."""
+    judged = (at for at, agrees in enumerate(score.agree) if agrees is not None)
+    return next((run.inputs.items[at].task for at in judged), "")
 
 
 def _apart(pairs: Sequence[tuple[Subject, Subject, Match]]) -> Iterator[Pair]:
@@ -166,7 +167,7 @@ def _floor(a: Run, b: Run) -> float:
 
 def _by_direction(metric: str, ratio: float, verdict: Verdict | None) -> Verdict | None:
     """Of a rate, more is faster."""
-    if metric not in RATES or verdict not in ("faster", "slower"):
+    if metric != RATE or verdict not in ("faster", "slower"):
         return verdict
     return "faster" if ratio > 1 else "slower"
 
@@ -207,7 +208,7 @@ def _lost(one: Score, two: Score, a: Subject, b: Subject) -> Iterator[Quality]:
         first, second = (float(value) for value in both.mean(axis=0))
         # As in `quality.scores_of`: no loss among a few inputs is no proof that there is none among many.
         high = max(high, 100 * first * (1 - MOST_UNLIKELY ** (1 / len(both))))
-        yield Quality(one.metric, first, second, float(lost.mean()), low, high)
+        yield Quality(one.metric, _task_of(a.run, one), first, second, float(lost.mean()), low, high)
 
 
 def _pair(
@@ -219,6 +220,7 @@ def _pair(
     marks = {
         UNPAIRED: how != "run",
         INCOMPLETE: not (a.run.complete and b.run.complete),
+        INVALID: any(doubts_of(each.run) for each in (a, b)),
         UNVERIFIED: a.candidate.unverified or b.candidate.unverified,
     }
     return Pair(

@@ -9,7 +9,7 @@ from msgspec import Struct
 from mmedge.profiling.run import Verdict
 
 SCHEMA = "mmedge.compare/1"
-UNPAIRED, INCOMPLETE, UNVERIFIED = "UNPAIRED", "INCOMPLETE", "UNVERIFIED"
+UNPAIRED, INCOMPLETE, INVALID, UNVERIFIED = "UNPAIRED", "INCOMPLETE", "INVALID", "UNVERIFIED"
 
 Match: TypeAlias = Literal["run", "name", "bundle", "only"]
 
@@ -23,7 +23,8 @@ class Side(Struct, frozen=True):
     machine: str
     machine_id: str
     complete: bool
-    valid: bool
+    doubts: tuple[str, ...]
+    """Why it is not valid."""
 
 
 class Difference(Struct, frozen=True):
@@ -43,6 +44,7 @@ class Quality(Struct, frozen=True):
     """A metric of answers to the same inputs."""
 
     metric: str
+    task: str
     a: float | None
     b: float | None
     lost: float | None

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from mmedge.errors import UsageError
 from mmedge.profiling.comparison import Comparison, Pair
+from mmedge.profiling.estimates import RATE
 from mmedge.profiling.quality import MOST_UNLIKELY
 from mmedge.profiling.quantities import kind_of
 from mmedge.profiling.resampling import mean_interval
@@ -92,6 +93,10 @@ def noise_floor(run: Run, metric: str) -> float:
 
 
 def _ratio(run: Run, c: int, metric: str) -> Evidence:
+    if metric == RATE:  # runs keep the ratio of its inverse
+        time = _ratio(run, c, "tpot_ms")
+        value, high, low = (1 / each if each else None for each in (time.value, time.low, time.high))
+        return Evidence(RATIO, value, low, high, time.lacks)
     if found := run.ratio(c, metric):
         alone = len({sample.process for sample in run.rounds}) == 1
         lacks = "one group of processes allows no claim" if alone else ""

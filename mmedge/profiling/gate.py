@@ -17,7 +17,7 @@ from mmedge.profiling.evidence import (
     noise_floor,
     quality_of,
 )
-from mmedge.profiling.matching import others_of
+from mmedge.profiling.matching import doubts_of, others_of
 from mmedge.profiling.quantities import Kind, kind_of
 from mmedge.profiling.rules import Rule, Rules
 from mmedge.profiling.run import Run
@@ -28,8 +28,6 @@ WORSE, COSTLIER, UNDECIDED = 7, 8, 9
 """Exit codes: quality, then time or size, then neither way."""
 OFTEN = 0.05
 """Share of the rounds in which the processor may be throttled."""
-_SAID_ELSEWHERE = {"incomplete", "unverified"}
-"""Flags of a run that a gate asks after by itself."""
 
 
 class Finding(Struct, frozen=True):
@@ -197,10 +195,8 @@ def _seen_above(ratio: float, floor: float) -> float:
 def _doubts(run: Run) -> Iterator[str]:
     if not run.complete:
         yield f"the run was not completed ({run.protocol.stop_reason or 'it was stopped'})"
-    errors = [flag.text for flag in run.validity.flags if flag.severity == "error" and flag.code not in _SAID_ELSEWHERE]
-    said = any(flag.severity == "error" for flag in run.validity.flags)
-    if errors or not (run.validity.ok or said):
-        yield f"the run is not valid: {'; '.join(errors) or 'it says so itself'}"
+    for doubt in doubts_of(run):
+        yield f"the run is not valid: {doubt}"
     rounds = {sample.round for sample in run.rounds}
     throttled = {sample.round for sample in run.rounds if "throttled" in sample.flags}
     if len(throttled) > OFTEN * len(rounds):
@@ -208,10 +204,12 @@ def _doubts(run: Run) -> Iterator[str]:
 
 
 def _doubts_beside(against: Comparison | None) -> Iterator[str]:
-    if against and not against.a.complete:
+    if against is None:
+        return
+    if not against.a.complete:
         yield f"`{against.a.file}` was not completed"
-    if against and not against.a.valid:
-        yield f"`{against.a.file}` is not valid"
+    for doubt in against.a.doubts:
+        yield f"`{against.a.file}` is not valid: {doubt}"
 
 
 def _unverified(run: Run, against: Comparison | None, accepted: bool) -> tuple[str, ...]:

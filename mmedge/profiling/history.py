@@ -18,6 +18,8 @@ from mmedge.profiling.gate import Outcome, Word
 from mmedge.profiling.run import Run
 
 SCHEMA = "mmedge.history/1"
+DOUBTED = "DOUBTED"
+"""Marks a run that decided nothing."""
 PATIENCE_S = 10.0
 """How long another writer is waited for; writing a line takes milliseconds."""
 
@@ -66,7 +68,7 @@ def entry_of(run: Run, found: Outcome) -> Entry:
         )
         for each in found.findings
     }
-    marks = (*found.marks, *(("DOUBTED",) if found.doubts else ()))
+    marks = (*found.marks, *((DOUBTED,) if found.doubts else ()))
     return Entry(
         schema=SCHEMA,
         date=run.started,

@@ -51,6 +51,13 @@ def is_same_machine(a: Run, b: Run) -> bool:
     return bool(a.machine.id) and a.machine.id == b.machine.id
 
 
+def doubts_of(run: Run) -> tuple[str, ...]:
+    """Why a run is not valid, but for not being complete or verified, which is asked after by itself."""
+    errors = [flag for flag in run.validity.flags if flag.severity == "error"]
+    found = tuple(flag.text for flag in errors if flag.code not in ("incomplete", "unverified"))
+    return found or (() if run.validity.ok or errors else ("it says so itself",))
+
+
 def others_of(run: Run) -> tuple[int, ...]:
     """Candidates but the baseline and its twin, which are the first and the last."""
     return tuple(range(1, len(run.candidates) - 1))

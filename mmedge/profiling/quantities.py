@@ -71,7 +71,7 @@ def _digits(value: float) -> str:
 
 def _unit(value: float, kind: Kind) -> tuple[str, float]:
     if kind == "time":
-        return ("ms", 1.0) if value < 1e4 else ("s", 1e3)
+        return ("us", 1e-3) if 0 < value < 0.01 else ("ms", 1.0) if value < 1e4 else ("s", 1e3)
     if kind == "energy":
         return ("mJ", 1.0) if value < 1e3 else ("J", 1e3)
     return next(((unit, UNITS[kind][unit]) for unit in ("GiB", "MiB", "KiB") if value >= UNITS[kind][unit]), ("B", 1.0))

@@ -55,6 +55,11 @@ def test_a_run_judged_twice_counts_once():
     assert series_of(entries, "here")[0].values == (40, 41)
 
 
+def test_a_run_that_decided_nothing_is_left_out():
+    entries = [entry("1", 40), replace(entry("2", 90), marks=("DOUBTED",))]
+    assert series_of(entries, "here")[0].values == (40,)
+
+
 def test_what_had_no_value_is_left_out():
     assert series_of([entry("1", None), entry("2", 41)], "here")[0].values == (41,)
     assert series_of([entry("1", None)], "here")[0].values == ()

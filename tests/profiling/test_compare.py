@@ -8,6 +8,7 @@ from mmedge.errors import UsageError
 from mmedge.profiling.compare import compare
 from mmedge.profiling.estimates import finished
 from mmedge.profiling.keep import read_run
+from mmedge.profiling.run import Flag, Validity
 
 OLDER = Path(__file__).with_name("older") / "mmedge.profile.1.json"
 FILES = ("a.json", "b.json")
@@ -43,7 +44,9 @@ def test_candidates_of_one_run_are_compared_as_the_run_has_it(run):
 
 
 def test_more_tokens_a_second_are_faster(run):
-    assert difference(compare(run(), run(), FILES).pairs[0], "tokens_per_s").verdict == "faster"
+    found = compare(run(0.7), run(seed=2), FILES, unpaired=True)
+    told = difference(found.pairs[1], "tokens_per_s")
+    assert told.ratio > 1 and told.verdict == "faster"
 
 
 def test_of_one_run_the_file_that_was_completed_counts(run):
@@ -153,6 +156,22 @@ def test_marks_are_carried(run):
         ("UNPAIRED", "INCOMPLETE", "UNVERIFIED"),
     ]
     assert set(found.marks) == {"UNPAIRED", "INCOMPLETE", "UNVERIFIED"}
+
+
+def test_a_run_that_is_not_valid_is_marked(run):
+    flag = Flag("aa_differs", "error", "the baseline came out as slower than itself")
+    one = replace(run(), validity=Validity(False, (flag,)))
+    found = compare(one, one, FILES)
+    assert found.marks == ("INVALID",) and found.a.doubts == (flag.text,)
+
+
+def test_each_task_is_judged_by_itself(run):
+    one = run()
+    items = (*one.inputs.items[:4], *(replace(item, task="ask", text="what?") for item in one.inputs.items[4:]))
+    one = finished(replace(one, inputs=replace(one.inputs, items=items)))
+    assert [each.task for each in compare(one, one, FILES).pairs[0].quality] == ["caption", "ask"]
+    other = replace(one, started="later")
+    assert [each.task for each in compare(one, other, FILES, unpaired=True).pairs[1].quality] == ["caption", "ask"]
 
 
 def test_answers_that_changed_between_two_runs(run):

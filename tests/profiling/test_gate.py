@@ -81,6 +81,12 @@ def test_an_inconclusive_rule_may_only_warn(judge):
     assert found.exit_code == 0 and found.findings[0].outcome == "inconclusive" and found.undecided
 
 
+@pytest.mark.parametrize(("bound", "code"), [("min = 1.7", 0), ("max = 1.7", 8)])
+def test_the_ratio_of_rates_is_that_of_times_turned_round(judge, bound, code):
+    found = judge(f'metric = "tokens_per_s"\nvs = "baseline"\n{bound}', run=None)
+    assert found.exit_code == code and found.findings[0].value == pytest.approx(1 / 0.56, rel=0.02)
+
+
 @pytest.mark.parametrize(
     ("low", "high", "code"), [(-0.2, 0.9, 0), (-0.2, 1.0, 0), (0.5, 1.5, 9), (1.1, 3.0, 7), (None, None, 9)]
 )
@@ -281,7 +287,7 @@ def test_an_earlier_run_of_another_machine_decides_nothing(beside):
 def test_an_earlier_run_that_is_not_complete_or_valid_decides_nothing(beside):
     assert beside(SLOWER, 2.0, lambda run: replace(run, complete=False)).doubts == ("`earlier.json` was not completed",)
     found = beside(SLOWER, 2.0, lambda run: replace(run, validity=Validity(False)))
-    assert (found.exit_code, found.doubts) == (9, ("`earlier.json` is not valid",))
+    assert (found.exit_code, found.doubts) == (9, ("`earlier.json` is not valid: it says so itself",))
 
 
 def test_an_earlier_run_that_is_not_verified_is_refused(beside):
