@@ -63,6 +63,8 @@ def cider(answers: Sequence[str], references: Sequence[Sequence[str]]) -> list[f
 
 def edit_distance(one: Sequence[object], two: Sequence[object]) -> float:
     """Insertions, deletions and replacements that make one the other, as a share of the longer one."""
+    if one == two:
+        return 0.0
     row = list(range(len(two) + 1))
     for place, mine in enumerate(one, 1):
         before, row[0] = row[0], place
