@@ -23,7 +23,7 @@ from mmedge.profiling.messages import Answered
 from mmedge.profiling.open_loop import Request
 from mmedge.profiling.profile import Extra, Say
 from mmedge.profiling.quantities import read_quantity
-from mmedge.profiling.roofline import flags_of, roofline
+from mmedge.profiling.roofline import excesses, roofline
 from mmedge.profiling.run import Host, Instructions
 from mmedge.profiling.scenario import Scenario, scenario_of
 from mmedge.profiling.soak import soak
@@ -90,7 +90,7 @@ def roofline_of_all(measurement: Measurement, say: Say) -> None:
     candidates, limit = measurement.candidates[:-1], measurement.protocol.limit
     measurement.peaks, roofs = roofline(candidates, measurement.items, measurement.samples, limit, say)
     measurement.roofline += roofs
-    measurement.flags += flags_of(roofs, candidates)
+    measurement.flags += excesses(roofs, [each.name for each in candidates])
 
 
 def layers_of_all(measurement: Measurement, say: Say) -> None:
