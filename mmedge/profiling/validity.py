@@ -18,6 +18,8 @@ ENOUGH = 3
 """Answers to the same input that a first one is compared with."""
 LONGER = 0.05
 """Share by which answers may differ in length while their times still stand for the same work."""
+LISTED = 3
+"""Names that are told of many."""
 FEWEST_ROUNDS = 20
 FEWEST_PROCESSES = 5
 
@@ -90,10 +92,10 @@ def blocks(run: Run) -> Iterator[Flag]:
 
 def unsteady(run: Run) -> Iterator[Flag]:
     """Processes that had not come to their pace before they counted."""
-    unsteady = Counter(warmup.c for warmup in run.warmups if not warmup.steady)
-    for c, count in sorted(unsteady.items()):
-        of = sum(warmup.c == c for warmup in run.warmups)
-        text = f"{run.candidates[c].name} had no steady state after warming up in {count} of {of} processes"
+    unsteady = [warmup.c for warmup in run.warmups if not warmup.steady]
+    if unsteady:
+        names = _list([run.candidates[c].name for c in sorted({*unsteady})])
+        text = f"{len(unsteady)} of {len(run.warmups)} processes had no steady state after warming up: {names}"
         yield Flag("no_steady_state", "warning", text, "give it more time: --budget")
 
 
@@ -213,4 +215,6 @@ def _worst_clean(run: Run) -> float | None:
 
 
 def _list(names: Sequence[str]) -> str:
-    return ", ".join(names)
+    """The first three."""
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more

@@ -100,9 +100,17 @@ def test_blocks_are_told(quiet):
 
 
 def test_processes_without_a_steady_state(quiet):
-    warmups = tuple(Warmup(1, process, 10, 3.0, process != 2) for process in range(5))
-    assert codes(replace(quiet, warmups=warmups)) == ["no_steady_state"]
-    assert "in 1 of 5 processes" in validity_of(replace(quiet, warmups=warmups)).flags[0].text
+    warmups = tuple(Warmup(c, process, 10, 3.0, process != 2 or c == 0) for process in range(5) for c in range(3))
+    found = validity_of(replace(quiet, warmups=warmups)).flags
+    assert [flag.code for flag in found] == ["no_steady_state"]
+    assert found[0].text.startswith("2 of 15 processes had no steady state after warming up: scenes int8 onnxruntime, ")
+
+
+def test_of_many_names_three_are_told(make_run):
+    run = make_run([*"abcdefg"], disturbed=0)
+    found = replace(run, warmups=tuple(Warmup(c, 0, 10, 3.0, False) for c in range(8)))
+    text = next(flag.text for flag in validity_of(found).flags if flag.code == "no_steady_state")
+    assert text.endswith(": a, b, c and 5 more")
 
 
 def test_slow_first_answers_after_warming_up(make_run):
