@@ -71,7 +71,7 @@ def _sides(found: Comparison, narrower: int) -> Iterator[str]:
     for side in dict.fromkeys((found.a, found.b)):
         for doubt in side.doubts:
             yield from _wrapped("DOUBTED: ", f"{side.file} is not valid: {doubt}", narrower)
-    for name, (one, two) in found.software.items():
+    for name, (one, two) in found.differs.items():
         yield from _wrapped("", f"{name}: {one or 'absent'} -> {two or 'absent'}", narrower)
 
 

@@ -78,8 +78,8 @@ def _refused(a: Run, b: Run, files: tuple[str, str]) -> UsageError:
 
 
 def _comparison(a: Run, b: Run, files: tuple[str, str], pairs: tuple[Pair, ...], inputs: int) -> Comparison:
-    names = sorted(a.software.keys() | b.software.keys())
-    versions = {name: (a.software.get(name), b.software.get(name)) for name in names}
+    told, others = _circumstances(a), _circumstances(b)
+    differs = {name: (told.get(name), others.get(name)) for name in (*told, *others)}
     marks = dict.fromkeys(mark for pair in pairs for mark in pair.marks)
     return Comparison(
         schema=SCHEMA,
@@ -91,9 +91,16 @@ def _comparison(a: Run, b: Run, files: tuple[str, str], pairs: tuple[Pair, ...],
         inputs=inputs,
         drift=None if is_same_run(a, b) else drift(a, b),
         floor=_floor(a, b),
-        software={name: both for name, both in versions.items() if both[0] != both[1]},
+        differs={name: both for name, both in differs.items() if both[0] != both[1]},
         pairs=pairs,
     )
+
+
+def _circumstances(run: Run) -> dict[str, str]:
+    protocol = run.protocol
+    settings = {"scenario": protocol.scenario, "interleave": protocol.interleave}
+    limit = {} if protocol.limit is None else {"limit": f"{protocol.limit} tokens"}
+    return settings | limit | run.software
 
 
 def _side(run: Run, file: str) -> Side:

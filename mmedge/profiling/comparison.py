@@ -91,6 +91,6 @@ class Comparison(Struct, frozen=True):
     """How long a fixed computation took in B by what it took in A; null in one run, or where it was not measured."""
     floor: float
     """Smallest difference that may be claimed, as a share: by drift, or by what a baseline differs from itself."""
-    software: dict[str, tuple[str | None, str | None]]
-    """Versions that differ."""
+    differs: dict[str, tuple[str | None, str | None]]
+    """Versions, and settings that make answers other work; null where one has none."""
     pairs: tuple[Pair, ...]

@@ -74,15 +74,17 @@ def common_inputs(a: Run, b: Run, files: tuple[str, str]) -> tuple[dict[int, int
     Raises:
         UsageError: there are none.
     """
-    places = [{_key(item): at for at, item in enumerate(run.inputs.items)} for run in (a, b)]
-    common = [key for key in places[0] if key in places[1]]
+    first, second = ({_key(item): at for at, item in enumerate(run.inputs.items)} for run in (a, b))
+    common = [
+        key for key in first if key in second and _may_be_same(a.inputs.items[first[key]], b.inputs.items[second[key]])
+    ]
     if not common:
         raise UsageError(
             f"`{files[0]}` and `{files[1]}` were asked different things: {_some(a)}; and {_some(b)}",
             hint="profile both with the same --inputs",
         )
-    first, second = ({places[side][key]: number for number, key in enumerate(common)} for side in (0, 1))
-    return first, second
+    numbers = range(len(common))
+    return {first[common[at]]: at for at in numbers}, {second[common[at]]: at for at in numbers}
 
 
 def matched(a: Run, b: Run, files: tuple[str, str]) -> tuple[tuple[int, int, Match], ...]:
@@ -114,8 +116,13 @@ def _bundle(candidate: Candidate) -> object:
 
 
 def _key(item: Input) -> tuple[object, ...]:
-    """A folder may hold another picture by the same name today."""
-    return item.task, item.id, item.text, *(item.features.get(name) for name in _TELLING)
+    return item.task, item.id, item.text
+
+
+def _may_be_same(one: Input, two: Input) -> bool:
+    """A folder may hold another picture by the same name today; older runs do not tell."""
+    known = [name for name in _TELLING if name in one.features and name in two.features]
+    return all(one.features[name] == two.features[name] for name in known)
 
 
 def _some(run: Run) -> str:

@@ -110,6 +110,13 @@ def test_another_picture_by_the_same_name_is_another_input(run):
     assert compare(run(), other, FILES, unpaired=True).inputs == 2
 
 
+def test_inputs_of_which_one_run_tells_less_are_the_same(run):
+    other = run(seed=2)
+    items = tuple(replace(item, features={}) for item in other.inputs.items)
+    found = compare(run(), replace(other, inputs=replace(other.inputs, items=items)), FILES, unpaired=True)
+    assert found.inputs == 8
+
+
 def test_inputs_in_another_order_are_found(run):
     """The made-up answers are those of the input's place, so every answer that is compared here differs."""
     one, other = run(changed=0), run(seed=2, changed=0)
@@ -187,6 +194,13 @@ def test_a_run_of_the_first_version_compares_with_itself():
     old = read_run(OLDER)
     (pair,) = compare(old, old, FILES).pairs
     assert difference(pair).ratio == old.ratio(1).ratio
+
+
+def test_versions_and_settings_that_differ_are_told(run):
+    other = run(seed=2)
+    other = replace(other, protocol=replace(other.protocol, limit=6), software=other.software | {"numpy": "2.4.0"})
+    found = compare(run(), other, FILES, unpaired=True)
+    assert found.differs == {"limit": (None, "6 tokens"), "numpy": ("2.3.0", "2.4.0")}
 
 
 def test_a_comparison_is_json(run):
