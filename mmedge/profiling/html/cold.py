@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import median
 
 from mmedge.profiling.html.candidates import label_of, plot_label
-from mmedge.profiling.html.draw import Canvas, beside, drawn, legend
+from mmedge.profiling.html.draw import Canvas, beside, drawn, from_zero, legend
 from mmedge.profiling.html.figures import Absent, Figure
 from mmedge.profiling.html.stages import bar, key
 from mmedge.profiling.html.tables import Cell, table
@@ -63,7 +63,7 @@ def _draw(run: Run, spent: dict[tuple[int, str, str], list[float]], canvas: Canv
     names = [f"{plot_label(run, c, 34)}\n{pages}, compiled: {compiled}" for c, pages, compiled in spent]
     axes.set_yticks(range(len(spent)), names)
     axes.set_ylim(len(spent) - 0.4, -0.6)
-    axes.set_xlim(0, 1.12 * max(sum(parts) for parts in spent.values()))
+    from_zero(axes, max(sum(parts) for parts in spent.values()))
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("median seconds")
     legend(canvas, axes, columns=6)

@@ -87,6 +87,11 @@ def logarithmic(axis: Any) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
+def from_zero(axes: Axes, most: float, spare: float = 1.12) -> None:
+    """Begin the lower axis at 0, with room behind the last mark."""
+    axes.set_xlim(0, spare * most if most > 1e-9 else 1.0)
+
+
 def beside(axes: Axes, at: float, place: float, text: str) -> None:
     """A word to the right of a point."""
     axes.annotate(text, (at, place), (5, 0), textcoords="offset points", va="center")

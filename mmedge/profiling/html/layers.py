@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from mmedge.profiling.html.candidates import label_of, legend_label, style_of
-from mmedge.profiling.html.draw import Canvas, colour, drawn, legend, point_style, tell
+from mmedge.profiling.html.draw import Canvas, colour, drawn, from_zero, legend, point_style, tell
 from mmedge.profiling.html.figures import Absent, Figure
 from mmedge.profiling.html.tables import Cell, table
 from mmedge.profiling.html.text import number, percent, short
@@ -87,7 +87,7 @@ def _draw(run: Run, groups: list[Group], canvas: Canvas) -> None:
             tell(mark, f"{label_of(run, c)}: {number(group.us(c))} µs")
     axes.set_yticks(range(len(groups)), [short(f"{group.component}: {group.name}", 44) for group in groups])
     axes.set_ylim(len(groups) - 0.4, -0.6)
-    axes.set_xlim(0, 1.05 * max(group.most for group in groups))
+    from_zero(axes, max(group.most for group in groups))
     axes.set_xlabel("µs of an answer")
     legend(canvas, axes)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mmedge.profiling.html.candidates import label_of, plot_label
-from mmedge.profiling.html.draw import Canvas, colour, drawn, legend, tell
+from mmedge.profiling.html.draw import Canvas, colour, drawn, from_zero, legend, tell
 from mmedge.profiling.html.figures import Absent, Figure
 from mmedge.profiling.html.tables import table
 from mmedge.profiling.html.text import mib, number
@@ -42,7 +42,7 @@ def _draw(run: Run, present: list[int], canvas: Canvas) -> None:
             tell(mark, f"{number(mib(limit.bytes))} MiB: {limit.note or ('answers' if works else 'fails')}")
     axes.set_yticks(range(len(present)), [plot_label(run, c) for c in present])
     axes.set_ylim(len(present) - 0.4, -0.6)
-    axes.set_xlim(0, 1.05 * max(limit.bytes for limit in run.limits) / (1 << 20))
+    from_zero(axes, max(mib(limit.bytes) or 0.0 for limit in run.limits))
     axes.set_xlabel("limit, MiB")
     legend(canvas, axes)
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from mmedge.profiling.html.candidates import label_of, legend_label, style_of
-from mmedge.profiling.html.draw import Canvas, colour, drawn, legend, line_style, logarithmic, tell
+from mmedge.profiling.html.draw import Canvas, colour, drawn, from_zero, legend, line_style, logarithmic, tell
 from mmedge.profiling.html.figures import Absent, Figure
 from mmedge.profiling.html.measured import NS_PER_MS
 from mmedge.profiling.html.tables import Cell, table
@@ -74,7 +74,7 @@ def _draw(run: Run, known: list[tuple[Load, Mapping[str, float]]], canvas: Canva
         axes.axhline(bound, color=colour("ink"), lw=1.2, ls="--", label=f"objective, {number(bound)} ms")
     axes.set_yscale("log")
     logarithmic(axes.yaxis)
-    axes.set_xlim(0, 1.08 * max(load.rate for load, _ in known) or 1)
+    from_zero(axes, max(load.rate for load, _ in known))
     axes.set_xlabel("arrivals per second")
     axes.set_ylabel("response, ms")
     legend(canvas, axes)

@@ -44,7 +44,7 @@ def figure(run: Run) -> Figure | Absent:
         for roof in run.roofline
         if roof.flops > 0 and roof.bytes > 0 and roof.measured_ms > 0
     ]
-    if not stages and not layers:
+    if (not stages and not layers) or peaks.triad_gbs <= 0 or not any(gemm > 0 for gemm in peaks.gemm_gflops.values()):
         return Absent(NAME, TITLE, "The work of no stage is known, as of bundles whose graphs are not ONNX.")
     return Figure(
         NAME,

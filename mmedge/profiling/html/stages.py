@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmedge.profiling.html.candidates import label_of, own, plot_label
-from mmedge.profiling.html.draw import Canvas, beside, colour, drawn, legend, tell
+from mmedge.profiling.html.draw import Canvas, beside, colour, drawn, from_zero, legend, tell
 from mmedge.profiling.html.figures import Absent, Figure
 from mmedge.profiling.html.measured import rounds_of, stages_ms
 from mmedge.profiling.html.tables import Cell, table
@@ -77,7 +77,7 @@ def _draw(run: Run, spent: Mapping[int, Mapping[str, float]], names: list[str], 
         beside(axes, left, place, f"{number(left)} ms")
     axes.set_yticks(range(len(spent)), [plot_label(run, c) for c in spent])
     axes.set_ylim(len(spent) - 0.4, -0.6)
-    axes.set_xlim(0, 1.12 * max(sum(found.values()) for found in spent.values()))
+    from_zero(axes, max(sum(found.values()) for found in spent.values()))
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("mean ms")
     legend(canvas, axes, columns=6)
@@ -85,4 +85,9 @@ def _draw(run: Run, spent: Mapping[int, Mapping[str, float]], names: list[str], 
 
 def _row(run: Run, c: int, found: Mapping[str, float], names: list[str]) -> list[Cell]:
     whole = sum(found.values())
-    return [label_of(run, c), *(found.get(stage) for stage in names), whole, percent(found[OTHER] / whole)]
+    return [
+        label_of(run, c),
+        *(found.get(stage) for stage in names),
+        whole,
+        percent(found[OTHER] / whole if whole else None),
+    ]

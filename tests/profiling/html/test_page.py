@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 from PIL import Image
 
-from mmedge.profiling.html import answers, load, noise, ratios, spread
+from mmedge.profiling.html import answers, chance, cold, layers, limits, load, noise, ratios, roofline, spread, stages
 from mmedge.profiling.html.figures import Absent
 from mmedge.profiling.html.page import PARTS, page
 from mmedge.profiling.html.text import UNKNOWN
@@ -156,3 +156,21 @@ def test_a_load_is_drawn_from_samples_where_no_summary_is_kept(full_run):
     bare = tuple(replace(each, response_ms={}) for each in run.load)
     waits = [Sample(0, 0, place, 0, "load", 5, 7, {}, (), 0, due_ns=0) for place in range(len(bare))]
     assert "<svg" in load.figure(replace(run, load=bare, samples=(*run.samples, *waits))).drawing.markup
+
+
+def test_zeros_where_times_and_sizes_should_be_are_drawn_as_zeros(full_run):
+    run = full_run()
+    zeros = replace(
+        run,
+        samples=tuple(replace(each, answer_ns=0, stages_ns={}, token_ns=()) for each in run.samples),
+        limits=tuple(replace(each, bytes=0) for each in run.limits),
+        layers=tuple(replace(each, us=0.0, flops=0, bytes=0) for each in run.layers),
+        peaks=replace(run.peaks, triad_gbs=0.0, gemm_gflops={"onnxruntime float32": 0.0}),
+        load=tuple(replace(each, rate=0.0, response_ms={"median": 0.0}) for each in run.load),
+        cold=tuple(replace(each, **dict.fromkeys(COLD, 0.0)) for each in run.cold),
+    )
+    for module in (stages, limits, layers, roofline, load, cold, noise, chance):
+        module.figure(zeros)
+
+
+COLD = [f"{part}_s" for part in ("process", "import", "verify", "compile", "load", "answer", "total")]
