@@ -77,10 +77,9 @@ def shared(size: int) -> None:
     if not child:
         touch(block, write=False)
         os.write(told, b".")
-        time.sleep(1.5 * HOLD_S)
+        time.sleep(4 * HOLD_S)
         os._exit(0)
     os.read(ready, 1)
-    time.sleep(HOLD_S)
     os.waitpid(child, 0)
     block.close()
 

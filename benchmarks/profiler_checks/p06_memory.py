@@ -21,13 +21,14 @@ SHARE, LEAST = 0.02, 2 * MIB
 """How far a peak may be off: a share of what was taken, or this."""
 STAGES = ("anon", "file", "shared", "freed", "spike")
 SEEN_BY = {
-    "anon": ("pss", "pss_anon", "hwm"),
-    "file": ("pss", "pss_file", "hwm"),
-    "shared": ("pss", "pss_anon", "hwm"),
+    "anon": ("pss_anon", "hwm"),
+    "file": ("pss_file", "hwm"),
+    "shared": ("pss_anon", "hwm"),
     "freed": ("hwm",),
     "spike": ("hwm",),
 }
-"""Those whose peak must be right; the others may look at a bad moment."""
+"""Those whose peak must be right. The others may look at a bad moment; and the sum of both parts of PSS also changes
+with other processes that come to share the libraries of this one, or end."""
 
 
 def weighed(size: int, at_load: int = 0) -> dict[str, Memory]:
