@@ -1,6 +1,9 @@
 import gzip
 import json
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -223,3 +226,28 @@ def test_a_damaged_run_of_the_first_version_is_refused(tmp_path):
     (tmp_path / "old.json").write_bytes(msgspec.json.encode(old))
     with pytest.raises(InputError, match="is 8, of 3 candidates"):
         read_run(tmp_path / "old.json")
+
+
+WRITE_FOR_EVER = """
+import sys
+from pathlib import Path
+from mmedge.profiling.keep import read_run, write_run
+
+path = Path(sys.argv[1])
+run = read_run(path)
+print("ready", flush=True)
+while True:
+    write_run(run, path)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after_s", [0.01, 0.05, 0.2])
+def test_a_writer_killed_at_any_time_leaves_a_whole_run(make_run, tmp_path, after_s):
+    run, path = make_run(rounds=200), tmp_path / "run.json"
+    write_run(run, path)
+    with subprocess.Popen([sys.executable, "-c", WRITE_FOR_EVER, path], stdout=subprocess.PIPE) as writer:
+        writer.stdout.readline()
+        time.sleep(after_s)
+        writer.kill()
+    assert read_run(path) == run
