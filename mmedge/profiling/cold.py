@@ -93,11 +93,11 @@ def _nothing_compiled() -> Iterator[tuple[str, ...]]:
 
 
 def files_of(candidate: Candidate) -> list[Path]:
-    """Of its bundle, and what was compiled of it."""
+    """Of its bundle, and what was compiled of it; of another program what it reads."""
     path = Path(candidate.bundle)
-    if not path.is_dir():
-        return [path] if path.is_file() else []  # of another program
-    return page_cache.files_in((path, *kept.places(open_bundle(path))))
+    if not candidate.bundle or path.is_file():
+        return [path] if candidate.bundle else []
+    return page_cache.files_in((path,) if candidate.command else (path, *kept.places(open_bundle(path))))
 
 
 def _doubts(candidate: Candidate, left: page_cache.Cached) -> Iterator[Flag]:
