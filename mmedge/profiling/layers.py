@@ -7,10 +7,14 @@ last level cache, other tensors if they are larger than it alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from mmedge.backends._trtexec_profile import node_times
-from mmedge.core.bundle import Bundle
+from mmedge.core.backend import Profiling
+from mmedge.core.bundle import Bundle, open_bundle
 from mmedge.core.onnx_graph import read_graph
 from mmedge.errors import UsageError
 from mmedge.profiling.costs import Run
@@ -20,7 +24,7 @@ from mmedge.profiling.peaks import moving_s, peaks
 from mmedge.profiling.recorded import STAGES, Recorded, engines_of, recorded_of
 from mmedge.profiling.reference import Reference, reference
 from mmedge.profiling.roofline import Part, compute_s, kinds_of
-from mmedge.profiling.run import Layer, Peaks
+from mmedge.profiling.run import Candidate, Flag, Layer, Peaks
 
 Say = Callable[[str], None]
 
@@ -67,13 +71,37 @@ def see(sides: Sequence[Side], asked: Sequence[Recorded] = (), threads: int = 0,
         say,
     )
     references = _references(sides, asked[0], say)
-    noise = _noise(sides, references, asked, say)
     layers: list[Layer] = []
     for c, (side, profile) in enumerate(zip(sides, profiles, strict=True)):
-        layers += layers_of(c, side.bundle, profile, references[side.bundle.digest], found, noise if c else {})
+        noise = _noise(side, sides[0], references, asked, say)
+        layers += layers_of(c, side.bundle, profile, references[side.bundle.digest], found, noise)
     joins = {name for each in references.values() for graph in each.graphs.values() for name in joining(graph)}
     unknown = {name for each in references.values() for runs in each.runs.values() for name in runs[0][1].unknown}
     return Seen(tuple(layers), tuple(profiles), found, frozenset(joins), tuple(sorted(unknown)))
+
+
+def layers_of_candidates(
+    candidates: Sequence[Candidate], say: Say = lambda line: None
+) -> tuple[tuple[Layer, ...], tuple[Flag, ...]]:
+    """Of those whose engines tell times of nodes, on the golden samples of the first; why not of the others. Programs
+    that are not mmedge's are left out."""
+    sides: dict[int, Side] = {}
+    flags: list[Flag] = []
+    for c, candidate in enumerate(candidates):
+        if candidate.command:
+            continue
+        side = Side(open_bundle(Path(candidate.bundle)), candidate.backend)
+        silent = [engine.name for engine in engines_of(*side).values() if not isinstance(engine, Profiling)]
+        if silent:
+            text = f"{candidate.name} has no layers: {silent[0]} does not tell the time of each node"
+            flags.append(Flag("no_layers", "note", text, "read what trtexec exports with `mmedge layers --trtexec`"))
+        else:
+            sides[c] = side
+    if not sides:
+        return (), tuple(flags)
+    seen = see(list(sides.values()), threads=max(candidates[c].threads for c in sides), say=say)
+    numbers = list(sides)
+    return tuple(replace(layer, c=numbers[layer.c]) for layer in seen.layers), tuple(flags)
 
 
 def layers_of(
@@ -180,10 +208,10 @@ def _references(sides: Sequence[Side], asked: Recorded, say: Say) -> dict[str, R
 
 
 def _noise(
-    sides: Sequence[Side], references: Mapping[str, Reference], asked: Sequence[Recorded], say: Say
+    side: Side, first: Side, references: Mapping[str, Reference], asked: Sequence[Recorded], say: Say
 ) -> dict[tuple[str, str], float]:
-    """Nothing where both sides are the same bundle."""
-    if len(sides) < 2 or sides[0].bundle.digest == sides[1].bundle.digest:
+    """Nothing of the same bundle."""
+    if side.bundle.digest == first.bundle.digest:
         return {}
-    one, two = (references[side.bundle.digest] for side in sides)
-    return signal_to_noise((sides[0].bundle, sides[1].bundle), (one.graphs, two.graphs), one.sizes, asked, say)
+    one, two = (references[each.bundle.digest] for each in (first, side))
+    return signal_to_noise((first.bundle, side.bundle), (one.graphs, two.graphs), one.sizes, asked, say)

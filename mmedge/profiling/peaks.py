@@ -3,7 +3,7 @@
 The triad ``a = b + s * c`` runs over arrays four times as large as the last level cache, in pieces so small that the
 product stays in a core's own cache on its way into the sum; numpy lets other threads run meanwhile. As in STREAM 12
 bytes count for each float32, though most processors also read what they are about to overwrite. Weights are only read,
-which goes faster where that is so: it is measured apart, and from both follows what writing costs. Both were compared once with the ``MEMCPY`` of mbw 1.2.2 on two Zen 4 cores: %(mbw)s.
+which goes faster where that is so: it is measured apart, and from both follows what writing costs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -32,8 +31,8 @@ LARGEST = 256 << 20
 """Bytes of an array, whatever the cache: there are three."""
 PIECE = 1 << 16
 """Elements of each array that a thread takes at once: 256 KiB."""
-SIZE = 1024
-"""Rows, inputs and outputs of a product: large enough to keep two dozen cores busy, 4 MB in float32."""
+SIZE = 1536
+"""Rows, inputs and outputs of a product: so many that what starting a run costs is lost among them; 9 MB in float32."""
 UNKNOWN_CACHE = 32 << 20
 """Where the system does not tell."""
 
@@ -83,21 +82,48 @@ def moving_s(found: Peaks, read: float, written: float) -> float:
 
 def bandwidths(cache: int, threads: int) -> tuple[float, float]:
     """Of the triad and of reading alone, 10^9 bytes per second."""
-    size = min(TIMES_CACHE * cache, LARGEST) // 4
-    first, second, third = (np.full(size, value, np.float32) for value in (0.0, 1.0, 2.0))
+    with Arrays(cache, threads) as arrays:
+        return 12 * arrays.size / _median(arrays.triad) / 1e9, 4 * arrays.size / _median(arrays.read) / 1e9
 
-    def triad(piece: slice) -> None:
-        np.multiply(third[piece], np.float32(3), out=first[piece])
-        np.add(first[piece], second[piece], out=first[piece])
 
-    bits = second.view(np.uint32)
+class Arrays:
+    """Three float32 arrays that no cache holds, and threads that pass over them."""
 
-    def read(piece: slice) -> None:
-        np.bitwise_or.reduce(bits[piece])
+    def __init__(self, cache: int, threads: int) -> None:
+        self.size = min(TIMES_CACHE * cache, LARGEST) // 4
+        """Elements of each."""
+        self._arrays = [np.full(self.size, value, np.float32) for value in (0.0, 1.0, 2.0)]
+        self._threads = threads
+        self._pool = ThreadPoolExecutor(threads)
 
-    with ThreadPoolExecutor(threads) as pool:
-        seconds = [_median(partial(_on_all, pool, threads, work, size)) for work in (triad, read)]
-    return 12 * size / seconds[0] / 1e9, 4 * size / seconds[1] / 1e9
+    def triad(self) -> None:
+        """Once over all."""
+        first, second, third = self._arrays
+
+        def work(piece: slice) -> None:
+            np.multiply(third[piece], np.float32(3), out=first[piece])
+            np.add(first[piece], second[piece], out=first[piece])
+
+        self._on_all(work)
+
+    def read(self) -> None:
+        """Once over one of them."""
+        bits = self._arrays[1].view(np.uint32)
+        self._on_all(lambda piece: np.bitwise_or.reduce(bits[piece]))
+
+    def __enter__(self) -> Arrays:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+        self._arrays.clear()
+
+    def _on_all(self, work: Callable[[slice], object]) -> None:
+        def share(number: int) -> None:
+            for begin in range(number * PIECE, self.size, self._threads * PIECE):
+                work(slice(begin, begin + PIECE))
+
+        list(self._pool.map(share, range(self._threads)))
 
 
 def product_rate(
@@ -129,14 +155,6 @@ def last_level_cache(root: Path = Path("/sys/devices/system/cpu/cpu0/cache")) ->
         if number.isdecimal():
             sizes.append(int(number) << {"K": 10, "M": 20, "G": 30}.get(unit, 0))
     return max(sizes, default=UNKNOWN_CACHE)
-
-
-def _on_all(pool: ThreadPoolExecutor, threads: int, work: Callable[[slice], None], size: int) -> None:
-    def share(number: int) -> None:
-        for begin in range(number * PIECE, size, threads * PIECE):
-            work(slice(begin, begin + PIECE))
-
-    list(pool.map(share, range(threads)))
 
 
 def _running(session: Session, graph: Graph) -> Callable[[], object]:
