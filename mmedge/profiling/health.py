@@ -51,7 +51,7 @@ class _Look:
 
 
 class Health:
-    """Reads the state of the machine once a round; the first round is compared with when this was made.
+    """Reads the state of the machine once a round, and compares it with the last time.
 
     A process that is new in a round is compared from the next one on: what it did while it opened a bundle is not the
     round's. Reading costs less than a millisecond on a small machine: files are kept open.
@@ -69,6 +69,10 @@ class Health:
         self._cooling = _slowing_devices(root)
         self._firmware = _opened(root, _RASPBERRY_PI)
         self._quota = [Opened(folder / "cpu.stat") for _, folder in control_groups("cpu", root)]
+        self._before = self._look(pids)
+
+    def begin(self, pids: Iterable[int] = ()) -> None:
+        """Compare the next round with now: what lies before, such as opening bundles, is in no round."""
         self._before = self._look(pids)
 
     def round(self, index: int, now_ns: int, pids: Iterable[int] = ()) -> Host:

@@ -152,6 +152,15 @@ def test_a_worker_that_is_new_counts_from_the_next_round_on(tmp_path):
     assert (second.major_faults, second.switches) == (1, 2)
 
 
+def test_what_lies_before_the_first_round_of_a_group_is_in_none(tmp_path):
+    health = Health(write(tmp_path, {"proc/vmstat": "pswpin 0\npswpout 0"}))
+    write(tmp_path, worker(7, 300, t7=1000) | {"proc/vmstat": "pswpin 50\npswpout 0"})
+    health.begin([7])
+    write(tmp_path, worker(7, 301, t7=1002))
+    host = health.round(0, 0, [7])
+    assert (host.swapped, host.major_faults, host.switches) == (0, 1, 2)
+
+
 def test_a_worker_that_has_ended_is_left_out(tmp_path):
     write(tmp_path, worker(7, 1, t7=1) | worker(9, 1, t9=1))
     health = Health(tmp_path, [7, 9])
