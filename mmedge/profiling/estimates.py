@@ -14,7 +14,7 @@ from mmedge.profiling.disturbances import flagged_rounds
 from mmedge.profiling.growth import fits_of, worst_of
 from mmedge.profiling.other_measures import median_of, others_of
 from mmedge.profiling.percentiles import PERCENTILES, bound_of
-from mmedge.profiling.ratios import estimate, judge, log_ratios
+from mmedge.profiling.ratios import bias_of, estimate, floor_of, judge, log_ratios
 from mmedge.profiling.run import OTHER, STAGES, Absolute, Candidate, Ratio, Resolution, Results, Run, Sample
 
 RATE = "tokens_per_s"
@@ -145,8 +145,7 @@ def _ratios(table: Table, margin: float) -> tuple[tuple[Ratio, ...], Resolution 
         found = [estimate(each, table.processes) for each in logs]
         clean = [estimate(each[table.clean], table.processes[table.clean]) for each in logs]
         twin = found[-1] if found else None
-        floor = math.expm1(twin.reach) if twin else 0.0
-        verdicts = [*judge(found[:-1], margin, floor), *judge(found[-1:], margin)]
+        verdicts = [*judge(found[:-1], margin, bias_of(twin)), *judge(found[-1:], margin)]
         for c, (each, (verdict, p), calm) in enumerate(zip(found, verdicts, clean, strict=True), 1):
             if each:
                 middle, low, high = (math.exp(value) for value in (each.value, each.low, each.high))
@@ -154,5 +153,5 @@ def _ratios(table: Table, margin: float) -> tuple[tuple[Ratio, ...], Resolution 
                 ratios.append(Ratio(c, 0, metric, middle, low, high, verdict, p, seen, each.n))
         if metric == "answer_ms" and twin:
             itself = ratios[-1]
-            resolution = Resolution(itself.ratio, itself.low, itself.high, floor, itself.verdict)
+            resolution = Resolution(itself.ratio, itself.low, itself.high, floor_of(twin), itself.verdict)
     return tuple(ratios), resolution

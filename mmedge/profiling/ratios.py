@@ -78,15 +78,26 @@ def log_ratios(values: np.ndarray, base: np.ndarray) -> np.ndarray:
     return found
 
 
-def judge(found: Sequence[Estimate | None], margin: float, floor: float = 0.0) -> list[tuple[Verdict, float | None]]:
+def floor_of(twin: Estimate) -> float:
+    """How far the baseline may be from itself, as a share: smaller differences cannot be seen."""
+    return math.expm1(twin.reach)
+
+
+def bias_of(twin: Estimate | None) -> float:
+    """The same where the baseline certainly differs from itself, else 0: then only chance sets them apart, which the
+    intervals of the others hold too."""
+    return floor_of(twin) if twin and (twin.low > 0 or twin.high < 0) else 0.0
+
+
+def judge(found: Sequence[Estimate | None], margin: float, bias: float = 0.0) -> list[tuple[Verdict, float | None]]:
     """What may be said of each log-ratio, and the p of its being no further from 1 than the bound (after Holm).
 
-    Faster or slower: the whole interval lies beyond the margin, and beyond the ``floor``, which the baseline reaches
-    against itself; still so among that many candidates. Same: the whole interval lies within the margin, which is the
+    Faster or slower: the whole interval lies beyond the margin, and beyond the ``bias`` that the baseline shows against
+    itself; still so among that many candidates. Same: the whole interval lies within the margin, which is the
     equivalence test of two one-sided tests, each at 2.5 %. Both margins are ratios to 1: 0.03 is from x0.971 to x1.03.
     A single process allows no claim.
     """
-    bound = math.log1p(max(margin, floor))
+    bound = math.log1p(max(margin, bias))
     adjusted = holm([_beyond(each, bound) if each else None for each in found])
     return [(_verdict(each, math.log1p(margin), bound, p), p) for each, p in zip(found, adjusted, strict=True)]
 

@@ -87,10 +87,8 @@ def _speed(run: Run) -> Iterator[str]:
         rows.append((mark, middle(answer), interval(answer), *compared))
     yield from table(_SPEED, ("", "answer ms", "95 % interval", "to 1", "95 % interval", "verdict"), rows)
     margin, aa = run.protocol.margin, run.results.aa
-    floor = max(margin, aa.floor if aa else 0.0)
-    yield from wrapped(
-        "", f"faster, slower: certainly by more than {floor:.1%}; same: certainly within {margin:.1%} (ratios by round)"
-    )
+    least = margin if aa is None or aa.low <= 1 <= aa.high else max(margin, aa.floor)
+    yield from wrapped("", f"faster, slower: by more than {least:.1%}; same: by less than {margin:.1%}; to 1: by round")
 
 
 def _costs(run: Run) -> Iterator[str]:
@@ -99,13 +97,14 @@ def _costs(run: Run) -> Iterator[str]:
     for c, mark in enumerate(marks(run)):
         speed = (middle(run.absolute(c, metric)) for metric in ("ttft_ms", "tokens_per_s"))
         size = (mebibytes(_value(run, c, metric)) for metric in ("peak_pss", "bundle_bytes"))
-        cells = (mark, *speed, *size)
-        for score in [score for score in run.quality if score.c == c]:
-            value, lost, said = _quality(score, c == len(run.candidates) - 1)
-            rows.append((*cells, value, lost, f"{said} {_task(run, score)}".strip()))
-            cells = ("",) * len(cells)
-        if cells[0]:
-            rows.append((*cells, NONE, NONE, ""))
+        cells: tuple[str, ...] = (mark, *speed, *size)
+        scores = [score for score in run.quality if score.c == c]
+        twin = c == len(run.candidates) - 1
+        if len(scores) == 1:
+            rows.append((*cells, *_quality(scores[0], twin)))
+        else:
+            rows.append((*cells, "" if scores else NONE, "" if scores else NONE, ""))
+            rows += [("", _task(run, score), "", "", "", *_quality(score, twin)) for score in scores]
     metrics = "/".join(dict.fromkeys(score.metric or "agreement" for score in run.quality))
     heads = ("", "TTFT ms", "tokens/s", "peak MiB", "file MiB", metrics if 0 < len(metrics) < 10 else "quality")
     yield from table(_COST, (*heads, "points lost", ""), rows)
@@ -113,9 +112,9 @@ def _costs(run: Run) -> Iterator[str]:
 
 
 def _task(run: Run, score: Score) -> str:
-    """Which it is of, where there are several."""
+    """Which it is of."""
     asked = (item.task for item, agrees in zip(run.inputs.items, score.agree, strict=True) if agrees is not None)
-    return next(asked, "") if len(run.tasks) > 1 else ""
+    return printable(next(asked, ""))[:8]
 
 
 def _quality(score: Score, twin: bool) -> tuple[str, str, str]:

@@ -28,6 +28,18 @@ def test_the_noise_floor_is_how_far_the_baseline_may_be_from_itself(make_run):
     assert aa.verdict == "same"
 
 
+def test_a_large_difference_is_seen_on_a_noisy_machine(make_run):
+    run = make_run(speeds=(1.0, 0.4), drift=0.15)
+    assert run.results.aa.floor > 0.2 and run.ratio(1).verdict == "faster"
+
+
+def test_a_baseline_that_certainly_differs_from_itself_mutes_smaller_differences(make_run):
+    run = make_run(("a", "b"), speeds=(1.0, 0.9), noise=0.005, drift=0.001, disturbed=0, finished=False)
+    biased = of_rounds(run, lambda s: replace(s, answer_ns=int(s.answer_ns * 1.2)) if s.c == 2 else s)
+    assert (finished(run).ratio(1).verdict, finished(biased).ratio(1).verdict) == ("faster", "inconclusive")
+    assert [flag.code for flag in finished(biased).validity.flags if flag.severity == "error"] == ["aa_differs"]
+
+
 def test_a_lone_candidate_has_its_twin(make_run):
     run = make_run(("a",))
     assert [ratio.c for ratio in run.results.ratios if ratio.metric == "answer_ms"] == [1]

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from mmedge.profiling.ratios import Estimate, estimate, holm, judge, log_ratios
+from mmedge.profiling.ratios import Estimate, bias_of, estimate, holm, judge, log_ratios
 
 ONE = np.ones(60)
 PROCESSES = np.repeat(np.arange(5), 12)
@@ -133,9 +133,15 @@ def test_a_verdict_is_what_the_whole_interval_agrees_on(ratio, half, said):
     assert judge([around(ratio, half)], 0.03)[0][0] == said
 
 
-def test_what_the_machine_sees_where_nothing_is_it_does_not_call_a_difference():
+def test_a_bias_of_the_machine_is_not_called_a_difference():
     found = around(1.06, 0.01)
-    assert [judge([found], 0.03, floor)[0][0] for floor in (0.0, 0.04, 0.06)] == ["slower", "slower", "inconclusive"]
+    assert [judge([found], 0.03, bias)[0][0] for bias in (0.0, 0.04, 0.06)] == ["slower", "slower", "inconclusive"]
+
+
+@pytest.mark.parametrize(("ratio", "half", "bias"), [(1.0, 0.05, 0.0), (1.04, 0.05, 0.0), (1.06, 0.01, 0.0707)])
+def test_a_baseline_that_certainly_differs_from_itself_shows_a_bias(ratio, half, bias):
+    assert bias_of(around(ratio, half)) == pytest.approx(bias, abs=1e-3)
+    assert bias_of(None) == 0.0
 
 
 def test_the_interval_excludes_the_bound_exactly_when_p_is_below_one_in_twenty():

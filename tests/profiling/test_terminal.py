@@ -87,7 +87,8 @@ def test_the_quality_of_two_tasks_stands_in_two_rows(make_run):
     run = make_run(finished=False)
     items = tuple(replace(item, task="ask" if at % 2 else "caption") for at, item in enumerate(run.inputs.items))
     shown = list(lines(finished(replace(run, inputs=replace(run.inputs, items=items)))))
-    assert [each.split()[-1] for each in shown if "unclear" in each] == ["caption", "ask"]
+    assert [each.split()[:2] for each in shown if "unclear" in each] == [["caption", "0.750"], ["ask", "1.00"]]
+    assert max(map(len, shown)) <= WIDTH
 
 
 def test_changed_answers_are_counted_and_the_first_three_shown(make_run):
