@@ -201,6 +201,7 @@ def _judged_apart(a: Subject, b: Subject) -> Iterator[Quality]:
         for two in b.run.quality:
             if (one.c, two.c) == (a.c, b.c) and one.metric and one.metric == two.metric:
                 yield from _lost(one, two, a, b)
+    yield from _agreement(a, b)
 
 
 def _lost(one: Score, two: Score, a: Subject, b: Subject) -> Iterator[Quality]:
@@ -210,12 +211,27 @@ def _lost(one: Score, two: Score, a: Subject, b: Subject) -> Iterator[Quality]:
     ]
     both = np.array([(scores[0][number], scores[1][number]) for number in scores[0].keys() & scores[1].keys()])
     if len(both):
-        lost = 100 * (both[:, 0] - both[:, 1])
-        low, high = mean_interval(lost)
-        first, second = (float(value) for value in both.mean(axis=0))
-        # As in `quality.scores_of`: no loss among a few inputs is no proof that there is none among many.
-        high = max(high, 100 * first * (1 - MOST_UNLIKELY ** (1 / len(both))))
-        yield Quality(one.metric, _task_of(a.run, one), first, second, float(lost.mean()), low, high)
+        yield _quality(one.metric, _task_of(a.run, one), both)
+
+
+def _agreement(a: Subject, b: Subject) -> Iterator[Quality]:
+    """How often B says what A says."""
+    texts, others = a.texts(), b.texts()
+    tasks = {number: a.run.inputs.items[at].task for at, number in a.numbers.items()}
+    for task in dict.fromkeys(tasks.values()):
+        same = [float(texts[at] == others[at]) for at in texts.keys() & others.keys() if tasks[at] == task]
+        if same:
+            yield _quality("agreement", task, np.array([(1.0, each) for each in same]))
+
+
+def _quality(metric: str, task: str, both: np.ndarray) -> Quality:
+    """Of ``[input, A or B]``."""
+    lost = 100 * (both[:, 0] - both[:, 1])
+    low, high = mean_interval(lost)
+    first, second = (float(value) for value in both.mean(axis=0))
+    # As in `quality.scores_of`: no loss among a few inputs is no proof that there is none among many.
+    high = max(high, 100 * first * (1 - MOST_UNLIKELY ** (1 / len(both))))
+    return Quality(metric, task, first, second, float(lost.mean()), low, high)
 
 
 def _pair(

@@ -69,10 +69,11 @@ def evidence_for(run: Run, c: int, rule: Rule) -> Evidence:
 def evidence_beside(pair: Pair, rule: Rule, found: Comparison) -> Evidence:
     """What another run says of it. Drift between the two may have moved a time by ``found.floor``, either way."""
     if rule.noninferior is not None:
-        score = next((each for each in pair.quality if each.metric == rule.metric), None)
-        if score is None or score.lost is None:
-            return Evidence("lost", lacks=f"`{rule.metric}` was not judged in both runs")
-        return Evidence("lost", score.lost, score.low, score.high)
+        own = [each for each in pair.quality if each.metric == rule.metric and each.lost is not None]
+        judged = [Evidence("lost", each.lost, each.low, each.high) for each in own]
+        return _worst(judged, rule.noninferior) or Evidence(
+            "lost", lacks=f"`{rule.metric}` was not judged in both runs"
+        )
     row = next((each for each in pair.differences if each.metric == rule.metric), None)
     if row is None or row.ratio is None:
         return Evidence(RATIO, lacks=f"`{rule.metric}` was not measured in both runs")
@@ -150,12 +151,16 @@ def _mean_score(run: Run, c: int, metric: str) -> Evidence | None:
 
 def _lost(run: Run, c: int, metric: str, allowed: float) -> Evidence:
     """Points of 100 below the baseline, in the task that lost most."""
-    found = [_lost_in(score, metric) for score in _scores(run, c, metric)]
-    if not found:
-        return Evidence("lost", lacks=f"`{metric}` was not judged")
-    lacking = next((each for each in found if each.lacks), None)
+    found = _worst([_lost_in(score, metric) for score in _scores(run, c, metric)], allowed)
+    return found or Evidence("lost", lacks=f"`{metric}` was not judged")
+
+
+def _worst(found: list[Evidence], allowed: float) -> Evidence | None:
+    """Of several tasks one that certainly lost more than ``allowed``, else one of which that is not known."""
     certain = [each for each in found if each.low is not None and each.low > allowed]
-    return (certain and certain[0]) or lacking or max(found, key=lambda each: each.high or 0.0)
+    lacking = [each for each in found if each.lacks]
+    open_ = sorted(found, key=lambda each: each.high or 0.0, reverse=True)
+    return next(iter((*certain, *lacking, *open_)), None)
 
 
 def _lost_in(score: Score, metric: str) -> Evidence:

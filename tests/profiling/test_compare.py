@@ -178,7 +178,9 @@ def test_each_task_is_judged_by_itself(run):
     one = finished(replace(one, inputs=replace(one.inputs, items=items)))
     assert [each.task for each in compare(one, one, FILES).pairs[0].quality] == ["caption", "ask"]
     other = replace(one, started="later")
-    assert [each.task for each in compare(one, other, FILES, unpaired=True).pairs[1].quality] == ["caption", "ask"]
+    quality = compare(one, other, FILES, unpaired=True).pairs[1].quality
+    assert [(each.metric, each.task) for each in quality[2:]] == [("agreement", "caption"), ("agreement", "ask")]
+    assert {each.task for each in quality[:2]} == {"caption", "ask"}
 
 
 def test_answers_that_changed_between_two_runs(run):
@@ -186,8 +188,9 @@ def test_answers_that_changed_between_two_runs(run):
     found = compare(run(changed=0), run(seed=2, changed=3), FILES, unpaired=True)
     base, int8 = found.pairs
     assert base.changed == () and [each.input for each in int8.changed] == ["picture-0", "picture-1", "picture-2"]
-    (quality,) = int8.quality
-    assert (quality.a, quality.lost) == (1.0, pytest.approx(37.5)) and quality.low < 37.5 < quality.high
+    assert [each.metric for each in int8.quality] == ["exact", "agreement"]
+    for quality in int8.quality:
+        assert (quality.a, quality.lost) == (1.0, pytest.approx(37.5)) and quality.low < 37.5 < quality.high
 
 
 def test_a_run_of_the_first_version_compares_with_itself():

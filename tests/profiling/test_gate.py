@@ -268,6 +268,7 @@ def test_an_earlier_run_may_be_the_baseline(beside, speed, code):
     assert [each.candidate for each in found.findings] == ["scenes float32 onnxruntime", "scenes int8 onnxruntime"]
     assert beside('metric = "bundle_bytes"\nvs = "baseline"\nmax = 1', speed).exit_code == 0
     assert beside('metric = "exact"\nnoninferior = 90', speed).exit_code == 0
+    assert beside('metric = "agreement"\nnoninferior = 90', speed).exit_code == 0
 
 
 def test_drift_since_an_earlier_run_leaves_it_open(beside):
