@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
 from mmedge.errors import UsageError
 from mmedge.profiling.apart import Series, drift, ratio_apart, series_of
 from mmedge.profiling.comparison import (
@@ -33,10 +31,9 @@ from mmedge.profiling.matching import (
     matched,
     others_of,
 )
-from mmedge.profiling.quality import MOST_UNLIKELY
+from mmedge.profiling.quality_apart import judged_apart, task_of
 from mmedge.profiling.ratios import Estimate, judge
-from mmedge.profiling.resampling import mean_interval
-from mmedge.profiling.run import Run, Score, Verdict
+from mmedge.profiling.run import Run, Verdict
 
 VALUES = ("peak_pss", "steady_pss", "peak_hwm", "peak_gpu", "bundle_bytes", "cold_ms", "warm_ms", "max_rate")
 """Measures that are no times of answers in rounds."""
@@ -132,14 +129,8 @@ def _judged_within(run: Run, c: int) -> Iterator[Quality]:
     own, base = ([score for score in run.quality if score.c == each] for each in (c, 0))
     for place, score in enumerate(own):
         value, first = (score.mean, base[place].mean) if score.metric and place < len(base) else (score.agreement, 1.0)
-        task = _task_of(run, score)
+        task = task_of(run, score)
         yield Quality(score.metric or "agreement", task, first, value, score.lost, score.low, score.high)
-
-
-def _task_of(run: Run, score: Score) -> str:
-    """Of the inputs that it judges."""
-    judged = (at for at, agrees in enumerate(score.agree) if agrees is not None)
-    return next((run.inputs.items[at].task for at in judged), "")
 
 
 def _apart(pairs: Sequence[tuple[Subject, Subject, Match]]) -> Iterator[Pair]:
@@ -154,7 +145,7 @@ def _apart(pairs: Sequence[tuple[Subject, Subject, Match]]) -> Iterator[Pair]:
             for metric in metrics
             if (estimate := found[metric][at])
         )
-        yield _pair(one, two, how, (*timed, *_values(one, two)), tuple(_judged_apart(one, two)))
+        yield _pair(one, two, how, (*timed, *_values(one, two)), tuple(judged_apart(one, two)))
 
 
 def _verdicts(found: Sequence[Estimate | None], a: Run, b: Run) -> list[Verdict | None]:
@@ -193,45 +184,6 @@ def _values(a: Subject, b: Subject) -> Iterator[Difference]:
         first, second = (row.value if row else None for row in rows)
         if first is not None and second is not None:
             yield Difference(metric, first, second, second / first if first else None)
-
-
-def _judged_apart(a: Subject, b: Subject) -> Iterator[Quality]:
-    """Answers do not depend on when they were given, so that these are paired by input all the same."""
-    for one in a.run.quality:
-        for two in b.run.quality:
-            if (one.c, two.c) == (a.c, b.c) and one.metric and one.metric == two.metric:
-                yield from _lost(one, two, a, b)
-    yield from _agreement(a, b)
-
-
-def _lost(one: Score, two: Score, a: Subject, b: Subject) -> Iterator[Quality]:
-    scores = [
-        {number: value for at, number in each.numbers.items() if (value := score.per_input[at]) is not None}
-        for score, each in ((one, a), (two, b))
-    ]
-    both = np.array([(scores[0][number], scores[1][number]) for number in scores[0].keys() & scores[1].keys()])
-    if len(both):
-        yield _quality(one.metric, _task_of(a.run, one), both)
-
-
-def _agreement(a: Subject, b: Subject) -> Iterator[Quality]:
-    """How often B says what A says."""
-    texts, others = a.texts(), b.texts()
-    tasks = {number: a.run.inputs.items[at].task for at, number in a.numbers.items()}
-    for task in dict.fromkeys(tasks.values()):
-        same = [float(texts[at] == others[at]) for at in texts.keys() & others.keys() if tasks[at] == task]
-        if same:
-            yield _quality("agreement", task, np.array([(1.0, each) for each in same]))
-
-
-def _quality(metric: str, task: str, both: np.ndarray) -> Quality:
-    """Of ``[input, A or B]``."""
-    lost = 100 * (both[:, 0] - both[:, 1])
-    low, high = mean_interval(lost)
-    first, second = (float(value) for value in both.mean(axis=0))
-    # As in `quality.scores_of`: no loss among a few inputs is no proof that there is none among many.
-    high = max(high, 100 * first * (1 - MOST_UNLIKELY ** (1 / len(both))))
-    return Quality(metric, task, first, second, float(lost.mean()), low, high)
 
 
 def _pair(

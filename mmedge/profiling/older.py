@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import msgspec
-from msgspec import Struct
 
-from mmedge.core.board import Board
+from mmedge.profiling import older_form as form
 from mmedge.profiling.run import (
     SCHEMA,
     Absolute,
@@ -47,136 +46,13 @@ _ORIGIN = Flag(
 )
 
 
-class _Candidate(Struct, frozen=True):
-    name: str
-    bundle: str
-    digest: str
-    backend: str | None
-    precisions: dict[str, str]
-    size: int
-
-
-class _Query(Struct, frozen=True):
-    name: str
-    picture: str
-    task: str
-    text: str | None = None
-    expected: str | None = None
-
-
-class _Bytes(Struct, frozen=True):
-    pss: int
-    anonymous: int
-    peak: int
-
-
-class _Weight(Struct, frozen=True):
-    candidate: int
-    phase: str
-    memory: _Bytes
-
-
-class _Answered(Struct, frozen=True):
-    candidate: int
-    query: int
-    sitting: int
-    round: int
-    text: str
-    answer_ms: float
-    stages_ms: dict[str, float]
-    token_ms: tuple[float, ...]
-    energy_mj: dict[str, float] = {}
-
-
-class _Settings(Struct, frozen=True):
-    rounds: int
-    sittings: int
-    threads: int
-    limit: int | None
-    seed: int
-
-
-class _State(Struct, frozen=True):
-    governors: tuple[str, ...]
-    on_battery: bool
-
-
-class _Power(Struct, frozen=True):
-    rails: tuple[str, ...] = ()
-    whole: str = ""
-    missing: str = ""
-
-
-class _Machine(Struct, frozen=True):
-    name: str
-    arch: str
-    cores: int
-    memory_mb: int
-    kernel: str
-    before: _State
-    board: Board | None = None
-    power: _Power | None = None
-
-
-class _Spread(Struct, frozen=True):
-    median: float
-    count: int
-
-
-class _Interval(Struct, frozen=True):
-    ratio: float
-    low: float
-    high: float
-
-
-class _Metric(Struct, frozen=True):
-    name: str
-    ms: _Spread
-    ratio: _Interval | None
-    verdict: str | None
-
-
-class _Share(Struct, frozen=True):
-    count: int
-    of: int
-
-
-class _Result(Struct, frozen=True):
-    metrics: tuple[_Metric, ...]
-    tokens_per_second: _Spread | None
-    start_s: _Spread
-    memory: _Bytes | None
-    right: _Share | None
-    equal: _Share
-
-
-class _Doubt(Struct, frozen=True):
-    what: str
-    advice: str
-
-
-class _Profile(Struct, frozen=True):
-    mmedge: str
-    begun: str
-    complete: bool
-    settings: _Settings
-    machine: _Machine
-    software: dict[str, str]
-    candidates: tuple[_Candidate, ...]
-    queries: tuple[_Query, ...]
-    weights: tuple[_Weight, ...] = ()
-    runs: tuple[_Answered, ...] = ()
-    results: tuple[_Result, ...] = ()
-    doubts: tuple[_Doubt, ...] = ()
-
-
 def read_first(raw: bytes) -> Run:
     """Read ``mmedge.profile/1``.
 
     Raises:
         msgspec.DecodeError: naming what is wrong, and where.
     """
-    old = msgspec.json.decode(raw, type=_Profile)
+    old = msgspec.json.decode(raw, type=form.Profile)
     settings = old.settings
     texts = {(each.candidate, each.query, each.text): 0 for each in old.runs}
     places = {key: place for place, key in enumerate(texts)}
@@ -201,7 +77,7 @@ def read_first(raw: bytes) -> Run:
     )
 
 
-def _machine(old: _Machine) -> Machine:
+def _machine(old: form.Machine) -> Machine:
     return Machine(
         id="",
         name=old.name,
@@ -215,15 +91,15 @@ def _machine(old: _Machine) -> Machine:
     )
 
 
-def _candidate(old: _Candidate, threads: int) -> Candidate:
+def _candidate(old: form.Candidate, threads: int) -> Candidate:
     return Candidate(old.name, old.bundle, old.digest, old.backend, old.precisions, old.size, threads)
 
 
-def _input(old: _Query) -> Input:
+def _input(old: form.Query) -> Input:
     return Input(old.name, old.task, old.picture, old.text, () if old.expected is None else (old.expected,))
 
 
-def _protocol(old: _Settings) -> Protocol:
+def _protocol(old: form.Settings) -> Protocol:
     return Protocol(
         scenario="single",
         interleave="rounds",
@@ -239,7 +115,7 @@ def _protocol(old: _Settings) -> Protocol:
     )
 
 
-def _samples(runs: tuple[_Answered, ...], places: dict[tuple[int, int, str], int]) -> Iterator[Sample]:
+def _samples(runs: tuple[form.Answered, ...], places: dict[tuple[int, int, str], int]) -> Iterator[Sample]:
     """As if they had been asked one right after another: their order is all that is known."""
     now = 0
     for each in runs:
@@ -260,7 +136,7 @@ def _samples(runs: tuple[_Answered, ...], places: dict[tuple[int, int, str], int
         now += answer_ns
 
 
-def _memory(old: _Weight) -> Memory:
+def _memory(old: form.Weight) -> Memory:
     """Workers that ran together share pages, so that only the highest mark of theirs means anything."""
     found, alone = old.memory, old.phase == "alone"
     return Memory(
@@ -274,20 +150,20 @@ def _memory(old: _Weight) -> Memory:
     )
 
 
-def _energy(old: _Power | None) -> Energy:
+def _energy(old: form.Power | None) -> Energy:
     if old is None:
         return Energy(None, "the mmedge that measured did not look for power monitors")
     return Energy("INA" if old.rails else None, old.missing, old.whole, old.rails)
 
 
-def _results(old: _Profile) -> Results:
+def _results(old: form.Profile) -> Results:
     absolutes = (row for c, result in enumerate(old.results) for row in _absolutes(c, result, old.candidates[c].size))
     ratios = tuple(row for c, result in enumerate(old.results) for row in _ratios(c, result))
     twin = next((row for row in ratios if (row.c, row.metric) == (len(old.candidates) - 1, "answer_ms")), None)
     return Results(tuple(absolutes), ratios, _resolution(twin) if twin else None)
 
 
-def _absolutes(c: int, old: _Result, size: int) -> Iterator[Absolute]:
+def _absolutes(c: int, old: form.Result, size: int) -> Iterator[Absolute]:
     for metric in old.metrics:
         yield _median(c, _name(metric), metric.ms)
     if old.tokens_per_second:
@@ -302,11 +178,11 @@ def _absolutes(c: int, old: _Result, size: int) -> Iterator[Absolute]:
             yield Absolute(c, name, "value", share.count / share.of, None, None, share.of)
 
 
-def _median(c: int, metric: str, old: _Spread, scale: float = 1.0, note: str = "") -> Absolute:
+def _median(c: int, metric: str, old: form.Spread, scale: float = 1.0, note: str = "") -> Absolute:
     return Absolute(c, metric, "median", old.median * scale, None, None, old.count, note=note)
 
 
-def _ratios(c: int, old: _Result) -> Iterator[Ratio]:
+def _ratios(c: int, old: form.Result) -> Iterator[Ratio]:
     for metric in old.metrics:
         if found := metric.ratio:
             verdict = _VERDICTS.get(metric.verdict, "inconclusive")
@@ -317,7 +193,7 @@ def _resolution(twin: Ratio) -> Resolution:
     return Resolution(twin.ratio, twin.low, twin.high, max(twin.high, 1 / twin.low) - 1, twin.verdict)
 
 
-def _name(metric: _Metric) -> str:
+def _name(metric: form.Metric) -> str:
     return _METRICS.get(metric.name, f"{metric.name}_ms")
 
 
