@@ -121,6 +121,7 @@ class Measurement:
                 workers[number] = stack.enter_context(self.process(number))
                 self.start(workers[number], number, group)
                 workers[number].pause()
+            self.health.begin([worker.pid for worker in workers.values()])
             for done in count():
                 if not more(done):
                     return
@@ -146,6 +147,7 @@ class Measurement:
         for number in order:
             with self.process(number) as worker:
                 self.start(worker, number, group)
+                self.health.begin([worker.pid])
                 for index in indices:
                     if number == order[0]:
                         self._sense(index)
