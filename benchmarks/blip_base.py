@@ -40,7 +40,7 @@ def peer(dtype: str) -> Candidate:
     return Candidate(name, str(CHECKPOINT), "", None, {"all": dtype}, size, command=command)
 
 
-def prepared() -> list[Path]:
+def prepared(fresh: bool) -> list[Path]:
     """The checkpoint, and its bundles: float32 and int8 for any CPU, int8 with both engines for x86-64."""
     if not (CHECKPOINT / "model.safetensors").exists():
         maker = ROOT / "benchmarks" / "models" / "blip_base.py"
@@ -48,8 +48,9 @@ def prepared() -> list[Path]:
     bundles = []
     for target, precision in (("cpu", "float32"), ("cpu", "int8"), ("x86-64", "int8")):
         bundles.append(WORK / f"blip-{precision}-{target}.bundle")
-        if not bundles[-1].exists():
-            mmedge.export(str(CHECKPOINT), output=bundles[-1], recipe=RECIPE, target=target, precision=precision)
+        if fresh or not bundles[-1].exists():
+            options = {"recipe": RECIPE, "target": target, "precision": precision}
+            mmedge.export(str(CHECKPOINT), output=bundles[-1], force=True, **options)
     return bundles
 
 
@@ -63,9 +64,10 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=900.0, help="seconds for the rounds")
     parser.add_argument("--processes", type=int, default=5)
     parser.add_argument("--limit", type=int, default=LIMIT, help="tokens of an answer")
+    parser.add_argument("--fresh", action="store_true", help="export the bundles anew")
     parser.add_argument("--try", action="store_true", dest="trying", help="write nothing into results")
     options = parser.parse_args()
-    bundles = prepared()
+    bundles = prepared(options.fresh)
     with tempfile.TemporaryDirectory() as folder:
         found = profile(
             candidates(bundles),

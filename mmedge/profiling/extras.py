@@ -146,13 +146,17 @@ def minutes(seconds: float) -> Extra:
 
 
 def instructions(measurement: Measurement, say: Say) -> None:
-    """Of decoding and pre-processing, of every bundle."""
+    """Of decoding and pre-processing, of every bundle; its engine has no part in them."""
     inputs = [(item.file, item.text) for item in measurement.items[:COUNTED]]
+    known: dict[str, counting.Instructions] = {}
     for c, candidate in enumerate(measurement.candidates[:-1]):
-        if not candidate.command:
+        if candidate.command:
+            continue
+        if candidate.bundle not in known:
             say(f"counting instructions of {candidate.name}")
-            found = counting.count(Path(candidate.bundle), inputs)
-            measurement.instructions.append(Instructions(c, found.per_input, found.method, found.reason))
+            known[candidate.bundle] = counting.count(Path(candidate.bundle), inputs)
+        found = known[candidate.bundle]
+        measurement.instructions.append(Instructions(c, found.per_input, found.method, found.reason))
 
 
 @contextmanager
