@@ -19,6 +19,7 @@ from mmedge.core.onnx_graph import OnnxGraph
 from mmedge.core.ports import Tensors
 from mmedge.profiling.costs import VIEWS
 from mmedge.profiling.recorded import Recorded, Runner
+from mmedge.runtime.engine import Engine
 
 MOST_BYTES = 256 << 20
 """Of tensors of one bundle that are held at once."""
@@ -146,7 +147,10 @@ def _runner(bundle: Bundle, component: str, names: tuple[str, ...]) -> Runner:
             return BACKEND.open(graph, source)
         return Showing(BACKEND.open_showing(graph, source, names), names)
 
-    return Runner(bundle.manifest.graphs, opened)
+    graphs = bundle.manifest.graphs
+    once = [graph.component for graph in Engine(graphs, {}).once]
+    needed = graphs[: once.index(component) + 1] if component in once else graphs
+    return Runner(needed, opened)
 
 
 def _shown(runner: Runner, component: str, asked: Recorded) -> list[Tensors]:
