@@ -220,7 +220,8 @@ def _rules(path: Path | None) -> Rules | None:
 def _outcome(run: Run, rules: Rules) -> Outcome:
     from mmedge.profiling.gate import outcome
 
-    return outcome(run, rules, unverified=any(candidate.unverified for candidate in run.candidates))
+    unverified = any(candidate.unverified for candidate in run.candidates)
+    return outcome(run, rules, unverified=unverified, unpaired=run.protocol.interleave == "blocks")
 
 
 def _write(run: Run, files: dict[str, Path]) -> None:
@@ -234,6 +235,7 @@ def _write(run: Run, files: dict[str, Path]) -> None:
 
 def _show(run: Run, json: bool, outcome: Outcome | None) -> int:
     """Print it; returns the exit code."""
+    from mmedge.commands.gate import show_outcome
     from mmedge.profiling.keep import encode_run
     from mmedge.profiling.terminal import lines
 
@@ -242,6 +244,9 @@ def _show(run: Run, json: bool, outcome: Outcome | None) -> int:
     else:
         print("\n".join(lines(run)))
     if outcome:
+        if not json:
+            print()
+            show_outcome(outcome)
         return outcome.exit_code
     others = [ratio for ratio in run.results.ratios if ratio.metric == "answer_ms"]
     undecided = any(ratio.verdict == "inconclusive" for ratio in others)

@@ -26,7 +26,7 @@ from mmedge.profiling.measure import FEWEST_ROUNDS, Measurement
 from mmedge.profiling.order import orders_of
 from mmedge.profiling.power import Meter
 from mmedge.profiling.provenance import made, redacted
-from mmedge.profiling.run import SCHEMA, Candidate, Inputs, Protocol, Run
+from mmedge.profiling.run import SCHEMA, Candidate, Inputs, Protocol, Run, Validity
 from mmedge.profiling.workers import COMMAND
 
 SAVE_EVERY_S = 5.0
@@ -181,8 +181,8 @@ class _Running:
     def judged(self) -> Run:
         """As if it were complete."""
         whole = finished(replace(self.filled(), complete=True))
-        doubts = replace(whole.validity, flags=(*self.measurement.flags, *whole.validity.flags))
-        return replace(whole, validity=doubts)
+        flags = (*self.measurement.flags, *whole.validity.flags)
+        return replace(whole, validity=Validity(all(flag.severity != "error" for flag in flags), flags))
 
     def alone(self) -> None:
         """Everyone but the twin, which then is what the first one was found to be."""

@@ -19,14 +19,16 @@ def starts(run: Run) -> Iterator[str]:
     """The ledger of the first answer: medians in milliseconds."""
     rows = []
     for c, mark in enumerate(marks(run)):
-        for pages in ("cold", "warm"):
-            own = [start for start in run.cold if (start.c, start.pages) == (c, pages)]
+        own = [start for start in run.cold if start.c == c]
+        for pages, compiled in dict.fromkeys((start.pages, start.compiled) for start in own):
+            alike = [start for start in own if (start.pages, start.compiled) == (pages, compiled)]
             parts = [
-                float(np.median([getattr(s, f"{part}_s") for s in own])) * 1e3 for part in (*_STARTS, "total") if own
+                float(np.median([getattr(start, f"{part}_s") for start in alike])) * 1e3 for part in (*_STARTS, "total")
             ]
-            if own:
-                rows.append((mark, pages, *map(number, parts), str(len(own))))
+            rows.append((mark, f"{pages}*" if compiled == "miss" else pages, *map(number, parts), str(len(alike))))
     yield from table(_START, ("", "files", *_STARTS, "start ms", "n"), rows)
+    if any(start.compiled == "miss" for start in run.cold):
+        yield "* with nothing compiled"
 
 
 def load(run: Run) -> Iterator[str]:

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from mmedge.profiling.health import Health
-from mmedge.profiling.meters import machine_of
+from mmedge.profiling.machines import machine_of
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 

@@ -105,7 +105,7 @@ def test_the_file_holds_all_that_is_returned(run, kept):
 
 
 def test_what_is_being_done_can_be_heard(heard):
-    assert heard[2:5] == ["preparing quick", "alone: first", "alone: copy"] and heard[-1] == "judging"
+    assert heard[3:6] == ["preparing quick", "alone: first", "alone: copy"] and heard[-1] == "judging"
     assert any(line.startswith(f"processes {GROUPS}, round 8 ({ROUNDS - 1} in all)") for line in heard)
 
 
