@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import median
 
-from mmedge.profiling.html.candidates import label_of, plot_label
+from mmedge.profiling.html.candidates import label_of, own, plot_label
 from mmedge.profiling.html.draw import Canvas, beside, drawn, from_zero, legend
 from mmedge.profiling.html.figures import Absent, Figure
 from mmedge.profiling.html.stages import bar, key
@@ -28,7 +28,9 @@ def figure(run: Run) -> Figure | Absent:
     if not run.cold:
         return Absent(NAME, TITLE, "Starts were not measured: --cold brings them.")
     groups: dict[tuple[int, str, str], list[Cold]] = {}
-    for start in run.cold:
+    for start in sorted(run.cold, key=lambda start: (start.c, start.pages, start.compiled)):
+        if start.c not in own(run):
+            continue
         groups.setdefault((start.c, start.pages, start.compiled), []).append(start)
     spent = {key: [median(getattr(s, f"{part}_s") for s in found) for part in _PARTS] for key, found in groups.items()}
     return Figure(

@@ -79,10 +79,12 @@ def legend(canvas: Canvas, axes: Axes, columns: int = 3) -> None:
 
 
 def logarithmic(axis: Any) -> None:
-    """Plain numbers at 1, 2 and 5 times the powers of ten."""
+    """Plain numbers at the powers of ten, and at 2 and 5 times these where there is room."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    low, high = axis.get_view_interval()
+    wide = high > 1e4 * max(low, 1e-300)
+    axis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
     axis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.set_minor_formatter(NullFormatter())
 

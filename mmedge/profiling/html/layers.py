@@ -10,7 +10,7 @@ from mmedge.profiling.html.candidates import label_of, legend_label, style_of
 from mmedge.profiling.html.draw import Canvas, colour, drawn, from_zero, legend, point_style, tell
 from mmedge.profiling.html.figures import Absent, Figure
 from mmedge.profiling.html.tables import Cell, table
-from mmedge.profiling.html.text import number, percent, short
+from mmedge.profiling.html.text import clean, number, percent
 from mmedge.profiling.run import Layer, Run
 
 NAME, TITLE = "layers", "Layers"
@@ -85,11 +85,17 @@ def _draw(run: Run, groups: list[Group], canvas: Canvas) -> None:
         for c in group.layers:
             (mark,) = axes.plot([group.us(c)], [place], **point_style(style_of(run, c)))
             tell(mark, f"{label_of(run, c)}: {number(group.us(c))} µs")
-    axes.set_yticks(range(len(groups)), [short(f"{group.component}: {group.name}", 44) for group in groups])
+    axes.set_yticks(range(len(groups)), [_end(group.name) for group in groups])
     axes.set_ylim(len(groups) - 0.4, -0.6)
     from_zero(axes, max(group.most for group in groups))
     axes.set_xlabel("µs of an answer")
     legend(canvas, axes)
+
+
+def _end(name: str, most: int = 46) -> str:
+    """Names of nodes differ at their ends."""
+    line = clean(name)
+    return line if len(line) <= most else f"…{line[1 - most :]}"
 
 
 def _rows(run: Run, group: Group, base: int) -> Iterator[list[Cell]]:

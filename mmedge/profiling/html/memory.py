@@ -11,10 +11,10 @@ from mmedge.profiling.html.draw import Canvas, colour, drawn, legend, tell
 from mmedge.profiling.html.figures import Absent, Figure
 from mmedge.profiling.html.tables import Cell, table
 from mmedge.profiling.html.text import mib, number
-from mmedge.profiling.run import STAGES, Memory, Run
+from mmedge.profiling.run import OTHER, STAGES, Memory, Run
 
 NAME, TITLE = "memory", "Memory over the stages"
-_ORDER = ("load", *STAGES, "steady", "total")
+_ORDER = ("load", *STAGES, OTHER, "steady", "total")
 _HEADS = ("candidate", "stage", "PSS", "must stay", "of files", "VmHWM", "GPU", "method")
 
 

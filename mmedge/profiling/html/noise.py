@@ -98,6 +98,7 @@ def _draw(
 ) -> None:
     heights = [2.4, *(1 for _ in machine)]
     rows = np.atleast_1d(canvas.subplots(len(heights), 1, sharex=True, gridspec_kw={"height_ratios": heights}))
+    unbroken, thinned = thinned, [_broken(found) for found in thinned]
     for c, found in zip(own(run), thinned, strict=False):
         style = style_of(run, c)
         rows[0].fill_between(found.at, found.low, found.high, color=colour(style.colour), alpha=0.12, lw=0)
@@ -109,15 +110,22 @@ def _draw(
         axes.set_ylabel(track.label)
         _room(axes, found)
     rows[-1].set_xlabel("seconds since the run began")
-    _shade(rows, flagged, thinned)
+    _shade(rows, flagged, unbroken)
     legend(canvas, rows[0])
+
+
+def _broken(found: Windows) -> Windows:
+    """Without a line over times in which nothing was measured, as when new processes are started."""
+    steps = np.diff(found.at)
+    gaps = np.flatnonzero(steps > 6 * np.median(steps)) + 1 if len(steps) else steps.astype(int)
+    return Windows(*(np.insert(each, gaps, np.nan) for each in (found.at, found.low, found.median, found.high)))
 
 
 def _room(axes: Any, found: Windows) -> None:
     """A flat line is drawn flat, not as its last digits."""
-    middle = float(np.median(found.median))
-    spare = max(0.05 * abs(middle), 0.5 * float(np.ptp(found.high)), 1e-3)
-    axes.set_ylim(min(float(found.low.min()), middle) - spare, max(float(found.high.max()), middle) + spare)
+    low, middle, high = np.nanmin(found.low), np.nanmedian(found.median), np.nanmax(found.high)
+    spare = max(0.05 * abs(middle), 0.2 * (high - low), 1e-3)
+    axes.set_ylim(low - spare, high + spare)
 
 
 def _shade(rows: np.ndarray, flagged: np.ndarray, thinned: list[Windows]) -> None:

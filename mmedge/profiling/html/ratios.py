@@ -15,6 +15,7 @@ from mmedge.profiling.run import Ratio, Run
 NAME, TITLE = "ratios", "Speed beside the baseline"
 MOST, ROOM = 36, 12
 _DRAWN = ("answer_ms", "ttft_ms", "tpot_ms")
+_TICKS = (1.05, 1.1, 1.2, 1.5, 2, 2.5, 3, 5, 10, 20, 50, 100, 1000)
 _MARKERS = {"faster": "<", "slower": ">", "same": "s", "inconclusive": "o"}
 _HEADS = ("candidate", "measure", "ratio", "from", "to", "verdict", "p (Holm)", "clean rounds only", "rounds")
 
@@ -73,16 +74,16 @@ def _interval(axes: Any, run: Run, place: int, ratio: Ratio) -> None:
 
 
 def _ticks(axes: Any, ends: list[float]) -> None:
-    """Plain numbers, as many as fit."""
+    """Plain numbers, as many as fit, beginning with 1."""
     low, high = max(min([*ends, 0.95]), 1e-3) / 1.02, min(max([*ends, 1.05]), 1e3) * 1.02
     axes.set_xlim(low, high)
-    candidates = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.5, 2, 3, 5, 10, 20, 50, 100)
-    ticks: list[float] = []
-    for tick in candidates:
-        room = math.log(high / low) / 14
-        if low <= tick <= high and (not ticks or math.log(tick / ticks[-1]) >= room):
-            ticks.append(tick)
-    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    room = math.log(high / low) / 14
+    ticks = [1.0]
+    for tick in _TICKS:
+        for side in (tick, 1 / tick if tick > 1.25 else 2 - tick):
+            if low <= side <= high and min(abs(math.log(side / other)) for other in ticks) >= room:
+                ticks.append(side)
+    axes.set_xticks(sorted(ticks), [f"{tick:.3g}" for tick in sorted(ticks)])
     axes.minorticks_off()
 
 

@@ -15,9 +15,11 @@ from mmedge.profiling.html.text import percent
 from mmedge.profiling.run import Peaks, Roof, Run
 
 NAME, TITLE = "roofline", "Roofline"
-MOST_LAYERS = 400
+REST = " rest"
+"""Ends the peaks of what a graph with quantized weights computes otherwise: numbers of the table."""
+MOST_LAYERS, LEAST_SHARE = 400, 0.005
 _ROOFS = ("-", "--", "-.", ":")
-_TOGETHER = 0.2
+_TOGETHER = 0.4
 """Powers of ten."""
 _HEADS = (
     "candidate", "stage", "FLOP", "bytes", "FLOP/byte", "10⁹ FLOP/s", "at best, ms", "measured, ms", "of the roof",
@@ -53,14 +55,14 @@ def figure(run: Run) -> Figure | Absent:
         "distance of a point below its line is time still on the table.",
         drawn(NAME, TITLE, lambda canvas: _draw(run, peaks, stages, layers, canvas), height=5.2),
         table(_HEADS, (_row(run, roof) for roof in run.roofline)) + _peaks(peaks),
-        note="Large: stages. Small and pale: layers, whose numbers are in the table of layers. More than 100 % is only "
-        "possible where the data fit the cache.",
+        note="Large: stages. Small and pale: layers that take 0.5 % or more; the slowest may lie below what is drawn, "
+        "and the table of layers has all. More than 100 % is only possible where the data fit the cache.",
     )
 
 
 def _layers(run: Run) -> Iterator[Spot]:
     for layer in run.layers:
-        if layer.flops and layer.bytes and layer.us > 0:
+        if layer.flops and layer.bytes and layer.us > 0 and layer.share >= LEAST_SHARE:
             yield Spot(layer.c, layer.node, layer.flops / layer.bytes, layer.flops / layer.us / 1e3)
 
 
@@ -70,7 +72,12 @@ def _draw(run: Run, peaks: Peaks, stages: list[Spot], layers: list[Spot], canvas
     bandwidth = max(peaks.triad_gbs, peaks.read_gbs)
     ridges = [gemm / bandwidth for gemm in peaks.gemm_gflops.values()]
     xs = np.geomspace(min([*at, *ridges, 0.1]) / 2, max([*at, *ridges]) * 4, 60)
-    for place, (name, gemm) in enumerate(sorted(peaks.gemm_gflops.items(), key=lambda item: item[1])):
+    roofs = {
+        name: gemm
+        for name, gemm in peaks.gemm_gflops.items()
+        if name.removesuffix(REST) not in peaks.gemm_gflops or not name.endswith(REST)
+    }
+    for place, (name, gemm) in enumerate(sorted(roofs.items(), key=lambda item: item[1])):
         roof = np.minimum(gemm, xs * bandwidth)
         axes.plot(xs, roof, color=colour("ink"), lw=1.4, ls=_ROOFS[place % len(_ROOFS)], label=f"peak {name}")
     for spot in layers:
@@ -85,6 +92,7 @@ def _draw(run: Run, peaks: Peaks, stages: list[Spot], layers: list[Spot], canvas
         axes.annotate(spot.name.replace("_", " "), (spot.intensity, spot.speed), (8, -11), textcoords="offset points")
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.set_ylim(bottom=max(min(spot.speed for spot in (*stages, *layers)), max(roofs.values()) / 1e5) / 2)
     for axis in (axes.xaxis, axes.yaxis):
         logarithmic(axis)
     axes.set_xlabel("FLOP per byte of memory traffic")

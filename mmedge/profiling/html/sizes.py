@@ -142,7 +142,7 @@ def _note(run: Run, medians: dict[int, dict[int, float]]) -> str:
     asked = len({sample.input for sample in run.rounds})
     said = f"{shown} of {asked} inputs are drawn, at equal steps of cost. " if shown < asked else ""
     if not run.results.fits:
-        said += "No fit was made: it takes several inputs that differ."
+        said += "No fit was made: it takes several inputs that differ. "
     worst = max(run.results.worst, key=lambda each: each.times, default=None)
     if worst:
         item = run.inputs.items[worst.input]
