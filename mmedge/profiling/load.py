@@ -27,8 +27,9 @@ WITHIN = 0.99
 """Share of the requests that must keep an objective."""
 ENOUGH = samples_needed(WITHIN, 1)
 """Requests after which a rate is asked no longer, as in MLPerf's LoadGen: 662, one of which may be slow."""
-STEPS = 6
-"""Rates that a search tries: it ends within 2 % of what a candidate can answer at all."""
+STEPS = (3, 6)
+"""Fewest and most rates that a search tries: after six it is within 2 % of what a candidate can answer at all. Few that
+are sure are better than more of which nothing is known, so that it depends on the time."""
 SWEEP = (0.2, 0.4, 0.6, 0.8, 0.9)
 """Where no rate and no objective is given: shares of what a candidate can answer at all."""
 USUAL = 0.8
@@ -54,7 +55,7 @@ class Trial:
 
 def under_load(scenario: Scenario, trial: Trial) -> list[Load]:
     """What every candidate does at every rate of the scenario; all of them have the same arrivals at the same rate."""
-    steps = _steps_of(scenario)
+    steps = _steps_of(scenario, trial)
     loads: list[Load] = []
     for step in range(steps):
         rates = [_rate(scenario, step, 1 / trial.service_s[c], _of(loads, c)) for c in range(len(trial.awake))]
@@ -83,10 +84,14 @@ def _fewer(count: int, share: float) -> int:
     return -1 if allowed is None else allowed
 
 
-def _steps_of(scenario: Scenario) -> int:
+def _steps_of(scenario: Scenario, trial: Trial) -> int:
     if scenario.rate or scenario.kind != "server":
         return 1
-    return STEPS if scenario.objectives else len(SWEEP)
+    if not scenario.objectives:
+        return len(SWEEP)
+    step_s = sum(ENOUGH * 2 * service_s for service_s in trial.service_s)  # at half of what is possible
+    fewest, most = STEPS
+    return min(max(int(trial.budget_s / step_s), fewest), most)
 
 
 def _rate(scenario: Scenario, step: int, most: float, before: Sequence[Load]) -> float:

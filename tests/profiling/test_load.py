@@ -133,3 +133,9 @@ def test_without_rate_and_objective_several_shares_of_what_is_possible_are_tried
 def test_the_same_seed_gives_the_same_load():
     first, again, other = (under_load(scenario_of("server:30"), Machine(10.0).trial(20.0, seed)) for seed in (1, 1, 2))
     assert first == again != other
+
+
+def test_with_little_time_fewer_rates_are_tried():
+    machine = Machine(10.0)
+    assert len(under_load(scenario_of("server:slo=answer<100"), machine.trial(30.0))) == 3
+    assert len(under_load(scenario_of("server:slo=answer<100"), machine.trial(60.0))) == 4
