@@ -67,6 +67,7 @@ def own(run: Run) -> Sequence[int]:
 def marks_of(run: Run) -> tuple[str, ...]:
     """What must be said of the whole run wherever its numbers stand."""
     found = [] if run.complete else ["incomplete run"]
-    if any("unpaired" in flag.code for flag in run.validity.flags):
+    in_blocks = run.protocol.interleave == "blocks" and len(run.candidates) > 1
+    if in_blocks or any("unpaired" in flag.code for flag in run.validity.flags):
         found.append("unpaired comparison")
     return tuple(found)

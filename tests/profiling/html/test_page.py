@@ -91,8 +91,8 @@ def test_an_unverified_candidate_is_marked_wherever_it_is_named(full_run):
 
 
 def test_what_holds_for_the_whole_run_stands_at_every_part(make_run):
-    unpaired = Validity(False, (Flag("unpaired", "warning", "two runs"),))
-    made = page(replace(make_run(rounds=4), complete=False, validity=unpaired))
+    run = make_run(rounds=4)
+    made = page(replace(run, complete=False, protocol=replace(run.protocol, interleave="blocks")))
     titles = re.findall(r"<h[12]>.*?</h[12]>", made)
     for mark in ("incomplete run", "unpaired comparison"):
         assert sum(mark in title for title in titles) >= len(PARTS)
