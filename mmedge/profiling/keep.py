@@ -60,7 +60,7 @@ def read_run(path: Path) -> Run:
     """
     try:
         return decode_run(_content(path))
-    except ValueError as error:  # those of msgspec too
+    except (ValueError, msgspec.MsgspecError) as error:  # before msgspec 0.20 its errors were no ValueErrors
         raise _refused(path, _in_our_words(str(error))) from error
     except RecursionError as error:
         raise _refused(path, "it is nested too deep") from error
