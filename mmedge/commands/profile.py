@@ -32,9 +32,7 @@ class Compared:
     threads: str = "0"
     """CPU threads of each candidate; several, as in 1,2,4, are candidates of their own. 0 means all cores."""
     inputs: str | None = None
-    """A folder of pictures; a CSV or JSONL list with an image column and optionally question, answer and caption
-    columns, by which answers are judged; or synthetic, or synthetic:640x480,1920x1080. Without it the golden samples
-    that the bundles have in common."""
+    """Pictures: a folder, a CSV or JSONL list, or synthetic[:640x480,...]; else the bundles' common golden samples."""
     task: str | None = None
     """caption or ask; without it what the golden samples say, or the first that all bundles can do."""
     most: int | None = None
@@ -106,8 +104,9 @@ def profile(
 ) -> int:
     """Compare bundles, engines and threads on this machine: time by stage, memory, start, energy and answers.
 
-    All candidates answer the same inputs in turns, in several groups of fresh processes; the first is what the others
-    are compared with, and takes part twice, so that chance shows.
+    All candidates answer the same inputs in turns, in several groups of fresh processes. The first is what the others
+    are compared with, and takes part twice, so that chance shows. A list of inputs has a column image, and may have
+    question, answer and caption, by which answers are judged.
 
     Args:
         bundles: Folders that `mmedge export` wrote.
