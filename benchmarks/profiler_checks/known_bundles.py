@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from functools import lru_cache
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from mmedge.families.blip import FAMILY
 ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / "benchmarks" / ".work" / "profiler_checks"
 ENGINES = ("onnxruntime", "openvino")
+PRECISIONS = ("float32", "int8")
 QUESTION = "what colour is the circle?"
 
 
@@ -27,8 +29,9 @@ class Known(NamedTuple):
     text: str | None
 
 
+@lru_cache
 def known_bundles() -> list[Known]:
-    """Made once, and kept."""
+    """Exported by the mmedge that is checked, once a process."""
     scenes = {precision: _exported(f"scenes-{precision}", "builtin:scenes", precision) for precision in PRECISIONS}
     tiny = _tiny()
     return [
@@ -38,14 +41,10 @@ def known_bundles() -> list[Known]:
     ]
 
 
-PRECISIONS = ("float32", "int8")
-
-
 def _exported(name: str, model: str, precision: str) -> Path:
     path = WORK / f"{name}.bundle"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        mmedge.export(model, output=path, target="cpu", precision=precision)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mmedge.export(model, output=path, target="cpu", precision=precision, force=True)
     return path
 
 
