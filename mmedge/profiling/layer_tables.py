@@ -77,22 +77,25 @@ def peak_lines(found: Peaks) -> Iterator[str]:
 
 def roof_lines(roofs: Iterable[Roof], names: Sequence[str]) -> Iterator[str]:
     """How close each stage comes, and the time that is still on the table."""
-    shown = None
+    by_candidate: dict[int, list[Roof]] = {}
     for each in roofs:
-        if each.c != shown:
-            shown = each.c
-            yield ""
-            yield names[each.c][:_WIDTH]
-            yield _ROOF.format("stage", "GFLOP", "MB", "ms", "at best ms", "roof", "bound by").rstrip()
-        yield _ROOF.format(
-            each.stage,
-            f"{each.flops / 1e9:.3f}",
-            f"{each.bytes / 1e6:.1f}",
-            f"{each.measured_ms:.3f}",
-            f"{each.ceiling_ms:.3f}",
-            _percent(each.share),
-            f"{each.bound}{', in cache' if each.in_cache else ''}",
-        ).rstrip()
+        by_candidate.setdefault(each.c, []).append(each)
+    for c, stages in by_candidate.items():
+        yield ""
+        yield names[c][:_WIDTH]
+        yield _ROOF.format("stage", "GFLOP", "MB", "ms", "at best ms", "roof", "bound by").rstrip()
+        for each in stages:
+            yield _ROOF.format(
+                each.stage,
+                f"{each.flops / 1e9:.3f}",
+                f"{each.bytes / 1e6:.1f}",
+                f"{each.measured_ms:.3f}",
+                f"{each.ceiling_ms:.3f}",
+                _percent(each.share),
+                f"{each.bound}{', in cache' if each.in_cache else ''}",
+            ).rstrip()
+        left = sum(max(each.measured_ms - each.ceiling_ms, 0.0) for each in stages)
+        yield f"still on the table: {left:.1f} of {sum(each.measured_ms for each in stages):.1f} ms"
 
 
 def name_of(layer: Layer) -> str:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from mmedge.profiling.layer_tables import roof_lines
 from mmedge.profiling.peaks import UNKNOWN_CACHE, key, last_level_cache, moving_s
 from mmedge.profiling.roofline import Part, excesses, roof
 from mmedge.profiling.run import Peaks
@@ -70,3 +71,11 @@ def test_the_last_level_cache_is_the_largest(tmp_path: Path):
 
 def test_where_the_system_does_not_tell_a_large_cache_is_assumed(tmp_path: Path):
     assert last_level_cache(tmp_path) == UNKNOWN_CACHE
+
+
+def test_the_time_that_is_still_on_the_table_is_told():
+    roofs = [roof(0, "encode", [part(read=240e6)], 15.0, PEAKS), roof(0, "prefill", [part(read=240e6)], 9.0, PEAKS)]
+    lines = list(roof_lines(roofs, ["small onnxruntime"]))
+    assert lines[1] == "small onnxruntime"
+    assert lines[-1] == "still on the table: 5.0 of 24.0 ms"
+    assert lines[3].split()[:6] == ["encode", "0.000", "240.0", "15.000", "10.000", "67%"]
