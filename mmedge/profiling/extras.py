@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-from msgspec.structs import replace
 
-from mmedge.core.bundle import open_bundle
 from mmedge.errors import UsageError
 from mmedge.profiling import instructions as counting
 from mmedge.profiling.cold import cold_starts
-from mmedge.profiling.layers import Side, see
+from mmedge.profiling.layers import layers_of_candidates
 from mmedge.profiling.load import Trial, under_load
 from mmedge.profiling.measure import ALONE, Measurement
 from mmedge.profiling.memory_limit import MOST_ASKS, LimitTrial
@@ -95,17 +93,9 @@ def roofline_of_all(measurement: Measurement, say: Say) -> None:
 
 def layers_of_all(measurement: Measurement, say: Say) -> None:
     """Time of each layer, in runs of their own, and how far its output is from the first candidate's."""
-    own = [(c, each) for c, each in enumerate(measurement.candidates[:-1]) if not each.command]
-    if not own:
-        return
-    sides = [(c, Side(open_bundle(Path(each.bundle)), each.backend), each.threads) for c, each in own]
-    first, base, threads = sides[0]
-    seen = see((base,), threads=threads, say=say)
-    measurement.peaks = measurement.peaks or seen.peaks
-    measurement.layers += [replace(layer, c=first) for layer in seen.layers]
-    for c, side, threads in sides[1:]:
-        layers = see((base, side), threads=threads, say=say).layers
-        measurement.layers += [replace(layer, c=c) for layer in layers if layer.c == 1]
+    layers, flags = layers_of_candidates(measurement.candidates[:-1], say)
+    measurement.layers += layers
+    measurement.flags += flags
 
 
 def load(scenario: Scenario, budget_s: float) -> Extra:
