@@ -7,9 +7,9 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from mmedge.profiling.html.page import page
 from mmedge.profiling.keep import encode_run, write_run
 from mmedge.profiling.run import Run, Sample
+from mmedge.profiling.showing.html.page import page
 
 ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "benchmarks" / ".work"

@@ -19,8 +19,8 @@ import numpy as np
 from known_runs import noise, run_of
 from scipy import stats
 
-from mmedge.profiling.estimates import Table, table_of
-from mmedge.profiling.ratios import estimate, judge, log_ratios
+from mmedge.profiling.numbers.estimates import Table, table_of
+from mmedge.profiling.numbers.ratios import estimate, judge, log_ratios
 
 MARGIN = 0.03
 MOST = 0.05

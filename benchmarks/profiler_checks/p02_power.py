@@ -17,8 +17,8 @@ import time
 import numpy as np
 from known_runs import run_of
 
-from mmedge.profiling.estimates import table_of
-from mmedge.profiling.ratios import Estimate, estimate, judge, log_ratios
+from mmedge.profiling.numbers.estimates import table_of
+from mmedge.profiling.numbers.ratios import Estimate, estimate, judge, log_ratios
 
 PLANTED = (0.05, 0.03, 0.01)
 MARGIN, PRECISION, FEWEST = 0.03, 0.02, 5

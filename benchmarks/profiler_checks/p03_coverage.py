@@ -15,7 +15,7 @@ from itertools import product
 
 import numpy as np
 
-from mmedge.profiling.ratios import estimate
+from mmedge.profiling.numbers.ratios import estimate
 
 LOW, HIGH = 0.93, 0.97
 PROCESSES, CARRIED, BETWEEN, WILD = (5, 7, 10), (0.0, 0.5, 0.9), (0.0, 0.3, 1.0), (False, True)

@@ -14,7 +14,7 @@ import time
 import numpy as np
 from scipy import stats
 
-from mmedge.profiling.percentiles import bound_of, samples_needed, slower_allowed
+from mmedge.profiling.numbers.percentiles import bound_of, samples_needed, slower_allowed
 
 WITHIN = 0.99
 CASES = ((0.9, 64), (0.95, 130), (0.99, 459), (0.99, 662), (0.99, 1_000), (0.999, 6_636))

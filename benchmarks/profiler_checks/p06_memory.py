@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from mmedge.profiling.memory import weigh
+from mmedge.profiling.machine.memory import weigh
 from mmedge.profiling.messages import Ask, Load
 from mmedge.profiling.run import Memory
 from mmedge.profiling.workers import running

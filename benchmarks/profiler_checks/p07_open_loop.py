@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 from stalling_server import STALL_S, answer_s
 
-from mmedge.profiling.load import ENOUGH, Trial, under_load
+from mmedge.profiling.load.load import ENOUGH, Trial, under_load
+from mmedge.profiling.load.open_loop import Ask
+from mmedge.profiling.load.scenario import scenario_of
 from mmedge.profiling.messages import Answered, Load
 from mmedge.profiling.messages import Ask as Question
-from mmedge.profiling.open_loop import Ask
-from mmedge.profiling.percentiles import bound_of
-from mmedge.profiling.scenario import scenario_of
+from mmedge.profiling.numbers.percentiles import bound_of
 from mmedge.profiling.workers import running
 
 COMMAND = (sys.executable, str(Path(__file__).with_name("stalling_server.py")))

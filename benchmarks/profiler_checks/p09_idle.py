@@ -12,7 +12,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from mmedge.profiling.memory import tree_of
+from mmedge.profiling.machine.memory import tree_of
 from mmedge.profiling.messages import Load
 from mmedge.profiling.workers import running
 

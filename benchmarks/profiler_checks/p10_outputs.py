@@ -18,9 +18,9 @@ import msgspec
 from jsonschema import Draft202012Validator
 
 from mmedge.commands.report import report
-from mmedge.profiling.estimates import finished
 from mmedge.profiling.json_schema import json_schema
 from mmedge.profiling.keep import encode_run, read_run, write_run
+from mmedge.profiling.numbers.estimates import finished
 from mmedge.profiling.run import SCHEMA, Run
 
 ROOT = Path(__file__).parents[2]

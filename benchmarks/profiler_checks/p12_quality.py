@@ -12,7 +12,7 @@ import numpy as np
 from msgspec.structs import replace
 from scipy import stats
 
-from mmedge.profiling.quality import scores_of
+from mmedge.profiling.numbers.quality import scores_of
 from mmedge.profiling.run import Run, Score
 
 MADE_UP = Path(__file__).parents[2] / "tests" / "profiling" / "made_up_runs.py"

@@ -14,9 +14,9 @@ from typing import Any
 
 import msgspec
 
-from mmedge.profiling.health import Health
-from mmedge.profiling.memory import gpu_of
-from mmedge.profiling.power import Meter, energy_of_machine
+from mmedge.profiling.machine.health import Health
+from mmedge.profiling.machine.memory import gpu_of
+from mmedge.profiling.machine.power import Meter, energy_of_machine
 
 NULL_WITHOUT_SENSORS = ("steal", "throttled", "celsius", "mhz", "swapped", "major_faults", "switches")
 

@@ -25,10 +25,10 @@ from mmedge.core.backend import Session
 from mmedge.core.machine import usable_cores
 from mmedge.core.manifest import Graph
 from mmedge.core.onnx_graph import Tensor, read_graph
-from mmedge.profiling.costs import run_costs
-from mmedge.profiling.peaks import SIZE, Arrays, key, last_level_cache, opened
-from mmedge.profiling.probes import copy, product
-from mmedge.profiling.roofline import Part, roof
+from mmedge.profiling.layers.costs import run_costs
+from mmedge.profiling.layers.peaks import SIZE, Arrays, key, last_level_cache, opened
+from mmedge.profiling.layers.probes import copy, product
+from mmedge.profiling.layers.roofline import Part, roof
 from mmedge.profiling.run import Peaks
 
 LEAST, MOST = 0.85, 1.05

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mmedge.profiling.comparison import Comparison, Difference, Pair, Quality, Side
+    from mmedge.profiling.judging.comparison import Comparison, Difference, Pair, Quality, Side
 
 CHANGED = 5
 """Changed answers that are shown of each pair."""
@@ -25,7 +25,7 @@ def compare(a: Path, b: Path | None = None, /, *, unpaired: bool = False, json: 
     """
     import msgspec
 
-    from mmedge.profiling.compare import compare as run
+    from mmedge.profiling.judging.compare import compare as run
     from mmedge.profiling.keep import read_run
 
     first = read_run(a)
@@ -40,7 +40,7 @@ def compare(a: Path, b: Path | None = None, /, *, unpaired: bool = False, json: 
 
 
 def _lines(found: Comparison, narrower: int) -> Iterator[str]:
-    from mmedge.profiling.terminal_rows import row
+    from mmedge.profiling.showing.terminal_rows import row
 
     yield from _sides(found, narrower)
     for pair in found.pairs:
@@ -87,8 +87,8 @@ def _title(pair: Pair) -> str:
 
 
 def _difference(each: Difference) -> tuple[str, ...]:
-    from mmedge.profiling.quantities import kind_of, show_quantity
-    from mmedge.profiling.terminal_rows import NONE
+    from mmedge.profiling.numbers.quantities import kind_of, show_quantity
+    from mmedge.profiling.showing.terminal_rows import NONE
 
     kind = kind_of(each.metric)
     ratio = NONE if each.ratio is None else f"x{each.ratio:.3f}"
@@ -97,7 +97,7 @@ def _difference(each: Difference) -> tuple[str, ...]:
 
 
 def _quality(each: Quality, of_several: bool) -> tuple[str, ...]:
-    from mmedge.profiling.terminal_rows import NONE, number
+    from mmedge.profiling.showing.terminal_rows import NONE, number
 
     lost = NONE if each.lost is None else f"{each.lost:+.1f}"
     interval = "" if each.low is None or each.high is None else f"[{each.low:+.1f},{each.high:+.1f}]"
@@ -108,7 +108,7 @@ def _quality(each: Quality, of_several: bool) -> tuple[str, ...]:
 def _wrapped(label: str, text: str, narrower: int) -> list[str]:
     from textwrap import wrap
 
-    from mmedge.profiling.terminal_rows import WIDTH, printable
+    from mmedge.profiling.showing.terminal_rows import WIDTH, printable
 
     indent = " " * min(len(label), WIDTH // 4)
     return wrap(printable(text), WIDTH - narrower, initial_indent=printable(label), subsequent_indent=indent)

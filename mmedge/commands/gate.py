@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mmedge.profiling.changes import Series
-    from mmedge.profiling.gate import Finding, Outcome
-    from mmedge.profiling.history import History
+    from mmedge.profiling.judging.changes import Series
+    from mmedge.profiling.judging.gate import Finding, Outcome
+    from mmedge.profiling.judging.history import History
     from mmedge.profiling.run import Run
 
 _RULE = ("{:>2}", "{:<21}", "{:>9}", "{:>19}", "{:>11}", " {}")
@@ -38,11 +38,11 @@ def gate(
         unpaired: Accept candidates that were not measured in turns, but in blocks or in different runs.
         json: Print what came of every rule as JSON.
     """
-    from mmedge.profiling.compare import compare
-    from mmedge.profiling.gate import outcome
-    from mmedge.profiling.history import append, entry_of
+    from mmedge.profiling.judging.compare import compare
+    from mmedge.profiling.judging.gate import outcome
+    from mmedge.profiling.judging.history import append, entry_of
+    from mmedge.profiling.judging.rules import load_rules
     from mmedge.profiling.keep import read_run
-    from mmedge.profiling.rules import load_rules
 
     measured = read_run(run)
     asked, against = load_rules(rules), None
@@ -68,7 +68,7 @@ def _print_json(found: Outcome) -> None:
 
 def show_outcome(found: Outcome) -> None:
     """Print every rule, and what came of them all."""
-    from mmedge.profiling.terminal_rows import printable, row, wrapped
+    from mmedge.profiling.showing.terminal_rows import printable, row, wrapped
 
     for mark in found.marks:
         print(mark)
@@ -90,7 +90,7 @@ def _metric(each: Finding | Series) -> str:
 
 
 def _numbers(finding: Finding) -> tuple[str, str, str]:
-    from mmedge.profiling.quantities import show_interval, show_quantity
+    from mmedge.profiling.numbers.quantities import show_interval, show_quantity
 
     bounds = [
         f"{sign} {show_quantity(bound, finding.kind)}"
@@ -120,8 +120,8 @@ def _summary(found: Outcome) -> str:
 def _show_history(kept: History, run: Run, path: Path) -> None:
     """Each series of this machine and where its level changed; for information, whatever that says."""
     from mmedge.errors import BackendError
-    from mmedge.profiling.changes import FEWEST, changes_in, series_of
-    from mmedge.profiling.terminal_rows import printable, row
+    from mmedge.profiling.judging.changes import FEWEST, changes_in, series_of
+    from mmedge.profiling.showing.terminal_rows import printable, row
 
     lost = f"; {kept.lost} lines are lost, their writers were killed" if kept.lost else ""
     print(f"\nhistory of this machine in {path}, for information{lost}")
@@ -140,7 +140,7 @@ def _show_history(kept: History, run: Run, path: Path) -> None:
 
 
 def _ends(series: Series) -> tuple[str, str, str, str]:
-    from mmedge.profiling.quantities import kind_of, show_quantity
+    from mmedge.profiling.numbers.quantities import kind_of, show_quantity
 
     kind = "number" if series.stat in ("ratio_median", "lost") else kind_of(series.metric)
     first, last = (show_quantity(series.values[at] if series.values else None, kind) for at in (0, -1))

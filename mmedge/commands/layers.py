@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
-    from mmedge.profiling.layers import Seen, Side
-    from mmedge.profiling.recorded import Recorded
+    from mmedge.profiling.layers.layers import Seen, Side
+    from mmedge.profiling.layers.recorded import Recorded
 
 
 def layers(
@@ -43,7 +43,7 @@ def layers(
         output: JSON file to keep it in.
     """
     from mmedge.commands.profile import ProgressLine
-    from mmedge.profiling.layers import see
+    from mmedge.profiling.layers.layers import see
 
     if trtexec:
         _show_trtexec(bundle, trtexec, top, json)
@@ -66,7 +66,7 @@ def _sides(paths: list[Path], backends: list[str]) -> list[Side]:
     from mmedge.core import find
     from mmedge.core.bundle import open_bundle
     from mmedge.errors import UsageError
-    from mmedge.profiling.layers import Side
+    from mmedge.profiling.layers.layers import Side
 
     for name in filter(None, backends):
         find.backend(name)
@@ -84,7 +84,7 @@ def _asked(bundle: Path, inputs: str, task: str | None) -> tuple[Recorded, ...]:
 
     from mmedge.core.bundle import open_bundle
     from mmedge.profiling.inputs import inputs_of
-    from mmedge.profiling.recorded import MOST, recorded_of
+    from mmedge.profiling.layers.recorded import MOST, recorded_of
 
     with TemporaryDirectory(prefix="mmedge-pictures-") as folder:
         items = inputs_of([bundle], inputs, task, Path(folder), MOST).items
@@ -92,8 +92,8 @@ def _asked(bundle: Path, inputs: str, task: str | None) -> tuple[Recorded, ...]:
 
 
 def _show(seen: Seen, sides: list[Side], top: int) -> None:
-    from mmedge.profiling.layer_tables import about, table, two_sides
-    from mmedge.profiling.layers import pairs
+    from mmedge.profiling.layers.layer_tables import about, table, two_sides
+    from mmedge.profiling.layers.layers import pairs
 
     lines = table(seen.layers, top) if len(sides) == 1 else two_sides(pairs(seen), _names(seen, sides), top)
     print("\n".join([*lines, *about(seen)]))
@@ -127,8 +127,8 @@ def _show_trtexec(bundle: Path, trtexec: str, top: int, json: bool) -> None:
 
     from mmedge.core.bundle import open_bundle
     from mmedge.errors import UsageError
-    from mmedge.profiling.layer_tables import table
-    from mmedge.profiling.layers import trtexec_layers
+    from mmedge.profiling.layers.layer_tables import table
+    from mmedge.profiling.layers.layers import trtexec_layers
 
     component, separator, files = trtexec.partition("=")
     if not separator:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 if TYPE_CHECKING:
-    from mmedge.profiling.gate import Outcome
+    from mmedge.profiling.judging.gate import Outcome
+    from mmedge.profiling.judging.rules import Rules
     from mmedge.profiling.profile import Settings
-    from mmedge.profiling.rules import Rules
     from mmedge.profiling.run import Candidate, Inputs, Run
 
 WIDTH = 79
@@ -202,7 +202,7 @@ def _seconds(text: str) -> float:
 
 def _share(text: str, option: str) -> float:
     from mmedge.errors import UsageError
-    from mmedge.profiling.quantities import read_quantity
+    from mmedge.profiling.numbers.quantities import read_quantity
 
     try:
         return read_quantity(text, "number")
@@ -211,13 +211,13 @@ def _share(text: str, option: str) -> float:
 
 
 def _rules(path: Path | None) -> Rules | None:
-    from mmedge.profiling.rules import load_rules
+    from mmedge.profiling.judging.rules import load_rules
 
     return load_rules(path) if path else None
 
 
 def _outcome(run: Run, rules: Rules) -> Outcome:
-    from mmedge.profiling.gate import outcome
+    from mmedge.profiling.judging.gate import outcome
 
     unverified = any(candidate.unverified for candidate in run.candidates)
     return outcome(run, rules, unverified=unverified, unpaired=run.protocol.interleave == "blocks")
@@ -236,7 +236,7 @@ def _show(run: Run, json: bool, outcome: Outcome | None) -> int:
     """Print it; returns the exit code."""
     from mmedge.commands.gate import show_outcome
     from mmedge.profiling.keep import encode_run
-    from mmedge.profiling.terminal import lines
+    from mmedge.profiling.showing.terminal import lines
 
     if json:
         print(encode_run(run).decode(), end="")

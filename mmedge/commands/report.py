@@ -78,9 +78,9 @@ def content(kind: str, run: Run) -> bytes:
     """Of the file that is called ``html``, ``trace`` or ``csv`` on the command line."""
     import msgspec
 
-    from mmedge.profiling.chrome_trace import trace_of
-    from mmedge.profiling.html.page import page
-    from mmedge.profiling.rows import rows_of
+    from mmedge.profiling.showing.chrome_trace import trace_of
+    from mmedge.profiling.showing.html.page import page
+    from mmedge.profiling.showing.rows import rows_of
 
     if kind == "trace":
         return msgspec.json.encode(trace_of(run))

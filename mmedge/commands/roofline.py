@@ -22,8 +22,8 @@ def roofline(*bundles: Path, backend: str | None = None, threads: int = 0, json:
 
     from mmedge.commands.profile import ProgressLine
     from mmedge.core.bundle import open_bundle
-    from mmedge.profiling.layer_tables import peak_lines, roof_lines
-    from mmedge.profiling.rooflines import machine_peaks, measured_roofs
+    from mmedge.profiling.layers.layer_tables import peak_lines, roof_lines
+    from mmedge.profiling.layers.rooflines import machine_peaks, measured_roofs
 
     opened = [open_bundle(bundle) for bundle in bundles]
     flags: tuple[Flag, ...] = ()

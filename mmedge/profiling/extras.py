@@ -11,20 +11,20 @@ from typing import TypeAlias
 import numpy as np
 
 from mmedge.errors import UsageError
-from mmedge.profiling import instructions as counting
-from mmedge.profiling.cold import cold_starts
-from mmedge.profiling.layers import layers_of_candidates
-from mmedge.profiling.load import Trial, under_load
+from mmedge.profiling.layers import instructions as counting
+from mmedge.profiling.layers.layers import layers_of_candidates
+from mmedge.profiling.layers.roofline import excesses, roofline
+from mmedge.profiling.load.load import Trial, under_load
+from mmedge.profiling.load.open_loop import Request
+from mmedge.profiling.load.scenario import Scenario, scenario_of
+from mmedge.profiling.load.soak import soak
+from mmedge.profiling.machine.cold import cold_starts
+from mmedge.profiling.machine.memory_limit import MOST_ASKS, LimitTrial
 from mmedge.profiling.measure import ALONE, Measurement
-from mmedge.profiling.memory_limit import MOST_ASKS, LimitTrial
 from mmedge.profiling.messages import Answered
-from mmedge.profiling.open_loop import Request
+from mmedge.profiling.numbers.quantities import read_quantity
 from mmedge.profiling.profile import Extra, Say
-from mmedge.profiling.quantities import read_quantity
-from mmedge.profiling.roofline import excesses, roofline
 from mmedge.profiling.run import Host, Instructions
-from mmedge.profiling.scenario import Scenario, scenario_of
-from mmedge.profiling.soak import soak
 from mmedge.profiling.workers import Worker
 
 AUTO = "auto"

@@ -12,11 +12,11 @@ from msgspec.structs import replace
 
 from mmedge.errors import QualityError
 from mmedge.profiling import warmup
-from mmedge.profiling.health import Health
-from mmedge.profiling.memory import weigh
+from mmedge.profiling.machine.health import Health
+from mmedge.profiling.machine.memory import weigh
+from mmedge.profiling.machine.power import Meter
 from mmedge.profiling.messages import Answered, Ask, Load, Loaded
 from mmedge.profiling.order import Order
-from mmedge.profiling.power import Meter
 from mmedge.profiling.run import (
     Answer,
     Candidate,

@@ -18,13 +18,13 @@ from msgspec.structs import replace
 from mmedge.core.machine import free_memory
 from mmedge.errors import UsageError
 from mmedge.profiling.candidates import twin
-from mmedge.profiling.circumstances import circumstances
-from mmedge.profiling.estimates import finished, half_width
 from mmedge.profiling.keep import write_run
-from mmedge.profiling.machines import machine_of
+from mmedge.profiling.machine.circumstances import circumstances
+from mmedge.profiling.machine.machines import machine_of
+from mmedge.profiling.machine.power import Meter
 from mmedge.profiling.measure import FEWEST_ROUNDS, Measurement
+from mmedge.profiling.numbers.estimates import finished, half_width
 from mmedge.profiling.order import orders_of
-from mmedge.profiling.power import Meter
 from mmedge.profiling.provenance import made, redacted
 from mmedge.profiling.run import SCHEMA, Candidate, Inputs, Protocol, Run, Validity
 from mmedge.profiling.workers import COMMAND

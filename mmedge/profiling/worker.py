@@ -156,7 +156,7 @@ def _clock(weigh: bool) -> Clock:
     """One that also weighs, or not."""
     if not weigh:
         return Clock()
-    from mmedge.profiling.memory import WeighingClock
+    from mmedge.profiling.machine.memory import WeighingClock
 
     return WeighingClock()
 

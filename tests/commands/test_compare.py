@@ -7,9 +7,9 @@ from msgspec.structs import replace
 
 from mmedge.commands.compare import compare
 from mmedge.errors import UsageError
-from mmedge.profiling.estimates import finished
 from mmedge.profiling.keep import write_run
-from mmedge.profiling.terminal_rows import WIDTH
+from mmedge.profiling.numbers.estimates import finished
+from mmedge.profiling.showing.terminal_rows import WIDTH
 
 
 @pytest.fixture(scope="module")

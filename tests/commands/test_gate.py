@@ -7,9 +7,9 @@ from msgspec.structs import replace
 
 from mmedge.commands.gate import gate
 from mmedge.errors import InputError, UsageError
-from mmedge.profiling.estimates import finished
 from mmedge.profiling.keep import write_run
-from mmedge.profiling.terminal_rows import WIDTH
+from mmedge.profiling.numbers.estimates import finished
+from mmedge.profiling.showing.terminal_rows import WIDTH
 
 TESTS = Path(__file__).parents[1]
 EXAMPLE = TESTS.parent / "benchmarks" / "workloads" / "gate.toml"

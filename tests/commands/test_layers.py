@@ -13,7 +13,7 @@ from mmedge.commands.roofline import roofline
 from mmedge.core.bundle import MANIFEST, SEAL, File, open_bundle, write_manifest
 from mmedge.core.onnx_graph import read_graph
 from mmedge.errors import BackendError, InputError, UsageError
-from mmedge.profiling import engine_profiles, peaks
+from mmedge.profiling.layers import engine_profiles, peaks
 
 
 @pytest.fixture(autouse=True)

@@ -127,7 +127,7 @@ def made_up_run(
 
 
 def _finish(run: Run) -> Run:
-    from mmedge.profiling import estimates
+    from mmedge.profiling.numbers import estimates
 
     return estimates.finished(run)
 

@@ -15,7 +15,10 @@ def test_nothing_is_measured_besides_unless_it_is_asked_for():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"scenario": "storm"}, "there is no scenario `storm`"), ({"memory": "much"}, "--memory-limit is `much`, no size")],
+    [
+        ({"scenario": "storm"}, "there is no scenario `storm`"),
+        ({"memory": "much"}, "--memory-limit is `much`, no size"),
+    ],
 )
 def test_what_cannot_be_read_is_refused(options, message):
     with pytest.raises(UsageError, match=message):

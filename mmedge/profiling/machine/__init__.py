@@ -1,0 +1,1 @@
+"""What the machine tells: what it is, how it is doing, what memory, energy and starting cost."""

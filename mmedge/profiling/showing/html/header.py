@@ -1,0 +1,176 @@
+"""What was compared, where, how, with which result, and what to doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mmedge.profiling.run import Candidate, Machine, Protocol, Run, Score
+from mmedge.profiling.showing.html.candidates import label_of, marks_of, own
+from mmedge.profiling.showing.html.figures import badges
+from mmedge.profiling.showing.html.tables import Cell, table
+from mmedge.profiling.showing.html.text import UNKNOWN, escape, interval, mib, number, percent
+
+_HEADS = (
+    "candidate", "answer, ms [95 %]", "by the baseline", "verdict", "first token, ms", "tokens/s", "peak PSS, MiB",
+    "bundle, MiB", "quality", "points lost",
+)  # fmt: skip
+_SIGNS = {"error": "✖", "warning": "▲", "note": "●"}
+
+
+def header_of(run: Run) -> str:
+    """The top of the page."""
+    tasks = " and ".join(run.tasks) or "nothing"
+    marks = badges(marks_of(run))
+    said = "".join(f"<li>{escape(sentence)}</li>" for sentence in verdicts(run))
+    return (
+        f"<header><h1>{escape(tasks)}: {len(own(run))} candidates{marks}</h1>"
+        f'<ul class="verdict">{said}</ul>{_flags(run)}</header>'
+        f'<section id="summary"><h2>Summary{marks}</h2>{table(_HEADS, (_row(run, c) for c in own(run)))}</section>'
+        f'<section id="made"><h2>What, where and how</h2><dl class="facts">{"".join(_facts(run))}</dl></section>'
+    )
+
+
+def verdicts(run: Run) -> Iterator[str]:
+    """The result in sentences, with every mark that belongs to it."""
+    for mark in marks_of(run):
+        yield f"This is an {mark}."
+    compared = [c for c in own(run) if c and run.ratio(c)]
+    for c in compared:
+        yield _sentence(run, c)
+    if not compared:
+        first = run.absolute(0, "answer_ms")
+        took = f" {number(first.value)} ms {interval(first.low, first.high)}" if first else " an unknown time"
+        yield f"{label_of(run, 0)} takes{took} for an answer; nothing was compared with it."
+    if run.results.aa:
+        yield f"Differences below {percent(run.results.aa.floor)} cannot be seen here."
+
+
+def _sentence(run: Run, c: int) -> str:
+    ratio = run.ratio(c)
+    assert ratio is not None
+    ends = f"{number(ratio.ratio)} {interval(ratio.low, ratio.high)}"
+    said = f"{label_of(run, c)} takes {ends} times as long as {label_of(run, ratio.base)}: {ratio.verdict}"
+    score = next((score for score in run.quality if score.c == c), None)
+    return f"{said}{_quality(score)}."
+
+
+def _quality(score: Score | None) -> str:
+    if score is None or score.lost is None:
+        return ""
+    verdict = f": {score.verdict}" if score.verdict else ""
+    return f", and loses {number(score.lost)} points {interval(score.low, score.high)} of quality{verdict}"
+
+
+def _flags(run: Run) -> str:
+    if not run.validity.flags:
+        return "" if run.validity.ok else '<p class="flag error">✖ These numbers are not valid.</p>'
+    lines = (
+        f'<li class="flag {flag.severity}"><span aria-hidden="true">{_SIGNS[flag.severity]}</span> '
+        f"<b>{escape(flag.severity)}</b> {escape(flag.text)}{escape(f': {flag.advice}' if flag.advice else '')} "
+        f"<code>{escape(flag.code)}</code></li>"
+        for flag in run.validity.flags
+    )
+    return f'<ul class="flags">{"".join(lines)}</ul>'
+
+
+def _row(run: Run, c: int) -> list[Cell]:
+    time, ratio = run.absolute(c, "answer_ms"), run.ratio(c)
+    score = next((score for score in run.quality if score.c == c), None)
+    return [
+        label_of(run, c),
+        f"{number(time.value)} {interval(time.low, time.high)}" if time else UNKNOWN,
+        f"x{number(ratio.ratio)} {interval(ratio.low, ratio.high)}" if ratio else "baseline" if c == 0 else UNKNOWN,
+        ratio.verdict if ratio else "",
+        _value(run, c, "ttft_ms"),
+        _value(run, c, "tokens_per_s"),
+        mib(_value(run, c, "peak_pss")),
+        mib(_value(run, c, "bundle_bytes")),
+        _score(score),
+        _lost(score),
+    ]
+
+
+def _value(run: Run, c: int, metric: str) -> float | None:
+    known = (run.absolute(c, metric, stat) for stat in ("median", "value", "max"))
+    return next((found.value for found in known if found), None)
+
+
+def _score(score: Score | None) -> str:
+    if score is None:
+        return UNKNOWN
+    if score.mean is not None:
+        return f"{number(score.mean)} {score.metric}"
+    return UNKNOWN if score.agreement is None else f"{percent(score.agreement)} as the baseline"
+
+
+def _lost(score: Score | None) -> str:
+    if score is None or score.lost is None:
+        return UNKNOWN
+    return f"{number(score.lost)} {interval(score.low, score.high)} {score.verdict or ''}".strip()
+
+
+def _facts(run: Run) -> Iterator[str]:
+    facts = {
+        "machine": _machine(run.machine),
+        "protocol": _protocol(run.protocol),
+        "inputs": f"{len(run.inputs.items)} from {run.inputs.source}, digest {run.inputs.digest[:12]}",
+        "energy": _energy(run),
+        "instructions": _instructions(run),
+        "software": ", ".join(f"{name} {version}" for name, version in run.software.items()),
+        "made with": f"mmedge {run.mmedge.version} (commit {run.mmedge.commit or 'unknown'}), {run.started}",
+        "command": " ".join(run.argv),
+        **{key: str(value) for key, value in run.notes.items()},
+    }
+    for name, said in ((name, said) for name, said in facts.items() if said):
+        yield f"<dt>{escape(name)}</dt><dd>{escape(said)}</dd>"
+    for c, candidate in enumerate(run.candidates):
+        yield f"<dt>{escape(label_of(run, c))}</dt><dd>{escape(_candidate(candidate))}</dd>"
+
+
+def _candidate(candidate: Candidate) -> str:
+    parts = [f"{part} {candidate.precisions.get(part, '')} on {engine}" for part, engine in candidate.engines.items()]
+    cache = f", compiled: {candidate.engine_cache}" if candidate.engine_cache else ""
+    threads = candidate.threads or "all"
+    return f"{', '.join(parts) or candidate.precision}, {threads} threads, digest {candidate.digest[:12]}{cache}"
+
+
+def _machine(machine: Machine) -> str:
+    processor = machine.processor
+    parts = [
+        f"{machine.name}: {processor.model} ({processor.arch}), {processor.cores} cores",
+        f"{number(mib(machine.memory))} MiB memory",
+        f"{machine.system}, Linux {machine.kernel}",
+        f"in {machine.container}" if machine.container else "",
+        f"virtual ({machine.virtual})" if machine.virtual else "",
+        "on battery" if machine.on_battery else "",
+        f"governor {', '.join(processor.governors)}" if processor.governors else "",
+        *machine.gpus,
+        f"id {machine.id[:12]}",
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def _protocol(protocol: Protocol) -> str:
+    blocks = "in blocks (they do not fit into memory together)"
+    order = "interleaved in rounds" if protocol.interleave == "rounds" else blocks
+    return (
+        f"{protocol.scenario}, {order}: {protocol.rounds} rounds in {protocol.processes} groups of fresh processes, "
+        f"margin {percent(protocol.margin)}, stopped by {protocol.stop_reason or 'nothing'} "
+        f"(wanted ±{percent(protocol.precision)} within {number(protocol.budget_s)} s), seed {protocol.seed}"
+    )
+
+
+def _instructions(run: Run) -> str:
+    told = (
+        f"{label_of(run, each.c)} {number(each.per_input)} per input ({each.method or each.reason})"
+        for each in run.instructions
+    )
+    return "; ".join(told)
+
+
+def _energy(run: Run) -> str:
+    if run.energy.method is None:
+        return f"not measurable: {run.energy.reason or 'no reason is known'}"
+    per = [(c, found.value) for c in own(run) if (found := run.absolute(c, "answer_mj"))]
+    said = "; ".join(f"{label_of(run, c)} {number(value)} mJ an answer" for c, value in per)
+    return f"{run.energy.method} ({', '.join(run.energy.rails)}){': ' if said else ''}{said}"

@@ -1,0 +1,88 @@
+"""How answer times are distributed, and how sure the percentiles are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mmedge.profiling.run import Absolute, Run
+from mmedge.profiling.showing.html.candidates import label_of, legend_label, own, style_of
+from mmedge.profiling.showing.html.draw import Canvas, colour, drawn, legend, line_style, logarithmic, tell
+from mmedge.profiling.showing.html.figures import Absent, Figure
+from mmedge.profiling.showing.html.measured import answer_ms, rounds_of
+from mmedge.profiling.showing.html.tables import Cell, table
+from mmedge.profiling.showing.html.text import UNKNOWN, number
+from mmedge.profiling.showing.html.thin import STEPS, steps
+
+NAME, TITLE = "spread", "Distribution of answer times"
+PERCENTILES = {"p90": 0.90, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
+_DECILES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+def figure(run: Run) -> Figure | Absent:
+    """Empirical distribution functions."""
+    times = {c: answer_ms(rounds_of(run, c)) for c in own(run)}
+    times = {c: found for c, found in times.items() if len(found)}
+    if not times:
+        return Absent(NAME, TITLE, "No round was measured.")
+    heads = ("candidate", "answers", "least", *(f"{share:.0%}" for share in _DECILES), "most", *PERCENTILES)
+    return Figure(
+        NAME,
+        TITLE,
+        "A point says which share of the answers took no longer than so many milliseconds: steep is steady, a long top "
+        "is a long tail.",
+        drawn(NAME, TITLE, lambda canvas: _draw(run, times, canvas), height=4.6),
+        table(heads, (_row(run, c, found) for c, found in times.items())),
+        note=_note(max(map(len, times.values()))),
+    )
+
+
+def _draw(run: Run, times: dict[int, np.ndarray], canvas: Canvas) -> None:
+    axes = canvas.subplots()
+    for c, found in times.items():
+        values, shares = steps(found)
+        (line,) = axes.step(values, shares, where="post", label=legend_label(run, c), **line_style(style_of(run, c)))
+        tell(line, label_of(run, c))
+        for stat, share in PERCENTILES.items():
+            _bound(axes, run, c, share, run.absolute(c, "answer_ms", stat))
+    everything = np.concatenate(list(times.values()))
+    if everything.max() > 10 * max(everything.min(), 1e-9):
+        axes.set_xscale("log")
+        logarithmic(axes.xaxis)
+    axes.set_ylim(0, 1.02)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.set_xlabel("answer, ms")
+    axes.set_ylabel("share of answers")
+    legend(canvas, axes)
+
+
+def _bound(axes: Any, run: Run, c: int, share: float, found: Absolute | None) -> None:
+    """From the percentile, where it is known, to its upper bound."""
+    if found is None or found.high is None or not found.valid:
+        return
+    begin = found.high if found.value is None else found.value
+    style = colour(style_of(run, c).colour)
+    (line,) = axes.plot([begin, found.high], [share, share], color=style, lw=1, marker=4, ms=7, markevery=[1])
+    tell(line, f"{label_of(run, c)}: {found.stat} {_percentile(found)} ms")
+
+
+def _percentile(found: Absolute | None) -> str:
+    """Never a number that too few samples would make up."""
+    if found is None or (found.value is None and found.high is None):
+        return UNKNOWN
+    bound = f"≤ {number(found.high)}" if found.high is not None else ""
+    said = bound if found.value is None else f"{number(found.value)} {bound and f'({bound})'}".strip()
+    return said if found.valid else f"{said} ({found.note or 'less sure'})"
+
+
+def _row(run: Run, c: int, times: np.ndarray) -> list[Cell]:
+    deciles = np.quantile(times, _DECILES, method="inverted_cdf")
+    percentiles = (_percentile(run.absolute(c, "answer_ms", stat)) for stat in PERCENTILES)
+    return [label_of(run, c), len(times), float(times.min()), *map(float, deciles), float(times.max()), *percentiles]
+
+
+def _note(most: int) -> str:
+    said = "Ticks at 90, 95, 99 and 99.9 %: the upper bound of that percentile with 99 % confidence, where there are "
+    said += "enough answers for one. The table gives times in ms, and bounds that are less sure with their confidence."
+    return said + (f" Of {most:,} answers {STEPS} steps are drawn." if most > STEPS else "")
