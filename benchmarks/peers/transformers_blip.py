@@ -10,6 +10,7 @@ import io
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ class Transformers:
         from transformers import AutoProcessor, BlipForConditionalGeneration
 
         self.backends: dict[str, str] = {}
+        self.software = {name: version(name) for name in ("torch", "transformers")}
         if threads:
             torch.set_num_threads(threads)
         self.torch = torch

@@ -114,9 +114,12 @@ def profile(
     import tempfile
 
     from mmedge.commands.report import check_outputs
+    from mmedge.errors import UsageError
     from mmedge.profiling.extras import extras_of
     from mmedge.profiling.profile import profile as measure
 
+    if told.json and any(path.suffix == ".json" for path in bundles):
+        raise UsageError("--json prints, and takes no file", hint="-o FILE keeps everything in a file")
     files = {kind: path for kind in ("html", "trace", "csv") if (path := getattr(told, kind))}
     check_outputs(files, told.output, force=True)
     rules = _rules(measured.gate)
@@ -153,7 +156,7 @@ def _subject(
         bundles,
         _words(compared.backend),
         precisions=_words(compared.precision),
-        threads=[_whole(each, "--threads") for each in _words(compared.threads)],
+        threads=[_whole(each, "--threads") for each in _words(compared.threads) or ("",)],
     )
     inputs = inputs_of(list(bundles), compared.inputs, compared.task, folder, compared.most)
     return list(candidates[:1] if alone else candidates), inputs
@@ -171,6 +174,7 @@ def _settings(measured: Measured, compared: Compared, *, spans: bool) -> Setting
         seed=measured.seed,
         limit=compared.limit,
         answer_all=compared.answer_all,
+        scenario=measured.scenario,
         spans=spans,
         unverified=compared.unverified,
     )

@@ -24,7 +24,7 @@ def report(
     printed.
 
     Args:
-        run: What `mmedge profile --json` wrote.
+        run: What `mmedge profile -o` wrote.
         html: One file for any browser, which needs no network.
         trace: A trace that Perfetto (ui.perfetto.dev) and chrome://tracing open.
         csv: One row for every answer.

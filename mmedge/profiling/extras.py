@@ -75,7 +75,8 @@ def little_memory(limit: int | None) -> Extra:
     """Answers under a real limit; without one the smallest that works is looked for."""
 
     def extra(measurement: Measurement, say: Say) -> None:
-        asks = [measurement.order_of(index) for index in range(min(MOST_ASKS, len(measurement.items)))]
+        few = (measurement.largest, *range(len(measurement.items)))
+        asks = [measurement.order_of(index) for index in list(dict.fromkeys(few))[:MOST_ASKS]]
         for c, candidate in enumerate(measurement.candidates[:-1]):
             trial = LimitTrial(c, candidate, asks, measurement.command, say)
             measurement.limits += trial.smallest() if limit is None else (trial.under(limit, trial.free()),)
@@ -122,6 +123,7 @@ def minutes(seconds: float) -> Extra:
 
     def extra(measurement: Measurement, say: Say) -> None:
         say(f"for {seconds / 60:g} minutes")
+        own = len(measurement.candidates) - 1  # the twin would only heat the machine
 
         def look() -> Host:
             return measurement.health.round(ALONE, time.perf_counter_ns() - measurement.began_ns)
@@ -130,7 +132,7 @@ def minutes(seconds: float) -> Extra:
             measurement.keep(answered, c, index, ALONE, minute, "soak")
 
         with everyone(measurement) as awake:
-            measurement.minutes += soak(awake, len(measurement.items), seconds, look, keep=keep)
+            measurement.minutes += soak(awake[:own], len(measurement.items), seconds, look, keep=keep)
 
     return extra
 

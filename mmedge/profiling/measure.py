@@ -47,6 +47,9 @@ ALONE = -1
 NO_ROUND = -1
 FEWEST_ROUNDS = 2
 """Of a group of processes, however little time there is."""
+PATIENCE = 50
+"""Times the slowest answer so far that one is waited for."""
+SHORTEST_PATIENCE_S = 300.0
 BLOCK = 8
 """Answers of a candidate before the next one is opened, where they do not fit into memory together."""
 
@@ -78,6 +81,8 @@ class Measurement:
     roofline: list[Roof] = field(default_factory=list)
     peaks: Peaks | None = None
     instructions: list[Instructions] = field(default_factory=list)
+    slowest_s: float = 0.0
+    """Of all answers so far."""
     flags: list[Flag] = field(default_factory=list)
     """What could not be measured as it was asked for."""
     versions: dict[str, str] = field(default_factory=dict)
@@ -104,11 +109,12 @@ class Measurement:
     def alone(self, number: int, items: Sequence[int]) -> None:
         """Start a candidate to see what it needs on its own, and let it answer ``items``.
 
-        Memory is weighed here: among others, a process is charged only a part of the pages that it shares with them.
+        Memory is weighed here, of the first input and the largest: among others, a process is charged only a part of
+        the pages that it shares with them.
         """
         with self.process(number) as worker:
-            rows = weigh(worker, number, self._load(number), [self.order_of(index) for index in items[:1] or (0,)])
-            self.memory += rows
+            asks = [self.order_of(index) for index in dict.fromkeys((0, self.largest))]
+            self.memory += weigh(worker, number, self._load(number), asks)
             for index in items:
                 self.ask(worker, number, index, ALONE, NO_ROUND, "alone")
 
@@ -160,6 +166,12 @@ class Measurement:
         candidate = self.candidates[number]
         return running(candidate.name, candidate.command or self.command)
 
+    @property
+    def largest(self) -> int:
+        """Place of the input that is likely to need most."""
+        sizes = [(each.features.get("megapixels", 0.0), each.features.get("bytes", 0.0)) for each in self.items]
+        return sizes.index(max(sizes))
+
     def order_of(self, index: int) -> Ask:
         """What a worker is told to answer an input."""
         item = self.items[index]
@@ -168,7 +180,8 @@ class Measurement:
     def ask(self, worker: Worker, number: int, index: int, group: int, turn: int, phase: Phase) -> Answered:
         """Have an input answered, and keep it as a sample."""
         with self.meter.window() as window:
-            answered = worker.ask(self.order_of(index))
+            answered = worker.ask(self.order_of(index), self._patience())
+        self.slowest_s = max(self.slowest_s, answered.answer_ns / 1e9)
         self.keep(answered, number, index, group, turn, phase, window.energy_mj)
         return answered
 
@@ -208,6 +221,10 @@ class Measurement:
     def _look(self, index: int, workers: Iterable[Worker]) -> None:
         pids = [worker.pid for worker in workers]
         self.host.append(self.health.round(index, time.perf_counter_ns() - self.began_ns, pids))
+
+    def _patience(self) -> float:
+        """Seconds after which an engine is said to hang."""
+        return max(SHORTEST_PATIENCE_S, PATIENCE * self.slowest_s)
 
     def _rotated(self, group: int) -> list[int]:
         """Everyone starts early in one group and late in another."""

@@ -21,12 +21,6 @@ def block_length(count: int) -> int:
     return len(_square(count))
 
 
-def whole_blocks(count: int, rounds: int) -> int:
-    """``rounds``, rounded up to a whole number of blocks."""
-    length = block_length(count)
-    return -(-rounds // length) * length
-
-
 def _blocks(count: int, chance: random.Random) -> Iterator[list[Order]]:
     """Names and rounds are shuffled anew in every block, so that no picture always meets the same order."""
     while True:

@@ -16,7 +16,7 @@ from typing import TypeAlias
 from msgspec.structs import replace
 
 from mmedge.core.machine import free_memory
-from mmedge.errors import UsageError
+from mmedge.errors import MmedgeError, UsageError
 from mmedge.profiling.candidates import twin
 from mmedge.profiling.keep import write_run
 from mmedge.profiling.machine.circumstances import circumstances
@@ -26,7 +26,7 @@ from mmedge.profiling.measure import FEWEST_ROUNDS, Measurement
 from mmedge.profiling.numbers.estimates import finished, half_width
 from mmedge.profiling.order import orders_of
 from mmedge.profiling.provenance import made, redacted
-from mmedge.profiling.run import SCHEMA, Candidate, Inputs, Protocol, Run, Validity
+from mmedge.profiling.run import SCHEMA, Candidate, Flag, Inputs, Protocol, Run, Validity
 from mmedge.profiling.workers import COMMAND
 
 SAVE_EVERY_S = 5.0
@@ -72,6 +72,8 @@ class Settings:
     """Every candidate answers every input once before the rounds, so that quality is judged by all of them."""
     spans: bool = False
     """Keep when each stage of each answer began and ended."""
+    scenario: str = "single"
+    """How requests come besides the rounds, as `extras` was told."""
     unverified: bool = False
     """Measure candidates whose golden samples fail too."""
 
@@ -128,7 +130,7 @@ class _Running:
         self.say = say
         self.meter = Meter()
         protocol = Protocol(
-            scenario="single",
+            scenario=settings.scenario,
             interleave="rounds",
             seed=settings.seed,
             processes=settings.processes,
@@ -166,17 +168,24 @@ class _Running:
             self.in_turns(undecided)
             self.draft = replace(self.draft, energy=self.meter.energy_with(idle, self.meter.idle()))
             for extra in extras:
-                extra(self.measurement, self.say)
-                self.keep(self.filled())
+                self.keep(replace(self.judged(), complete=False))
+                self.besides(extra)
         except BaseException:
             if not self.draft.protocol.stop_reason:
                 self.stop("interrupted")
-            self.keep(self.filled())
+            self.keep(replace(self.judged(), complete=False) if self.draft.protocol.rounds else self.filled())
             raise
         self.say("judging")
         whole = self.judged()
         self.keep(whole)
         return whole
+
+    def besides(self, extra: Extra) -> None:
+        """What goes wrong there must not cost the rounds that were measured."""
+        try:
+            extra(self.measurement, self.say)
+        except MmedgeError as error:
+            self.measurement.flags.append(Flag("not_measured", "warning", error.message, error.hint or ""))
 
     def judged(self) -> Run:
         """As if it were complete."""
@@ -301,7 +310,7 @@ class _Running:
 def _check(candidates: Sequence[Candidate], inputs: Inputs, settings: Settings) -> None:
     if not candidates or not inputs.items:
         raise UsageError("there is nothing to profile", hint="name at least one bundle and one picture")
-    least = {"rounds": 1, "processes": 1, "warmup_answers": 1}
+    least = {"rounds": 1, "processes": 1, "warmup_answers": 1, "limit": 1}
     for option, bound in least.items():
         value = getattr(settings, option)
         if value is not None and value < bound:

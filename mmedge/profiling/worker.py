@@ -117,6 +117,7 @@ class Worker:
         self._loaded = order
         engines = self._pipeline.backends
         versions = {name: find.backend(name).version() for name in {*engines.values()}}
+        versions |= getattr(self._pipeline, "software", {})  # of another program
         return Loaded(began, ended, engines, versions, ledger.seconds, ledger.compiled)
 
     def _verify(self) -> Verified:

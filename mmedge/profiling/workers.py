@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 import time
@@ -11,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 from mmedge.core.children import Child, as_error, started
-from mmedge.errors import BackendError
+from mmedge.errors import BackendError, ResourceError
 from mmedge.profiling.messages import (
     Answered,
     Ask,
@@ -63,8 +64,12 @@ class Worker:
         """What is the last that it can be told."""
         return self._request(Verify(), Verified)
 
-    def ask(self, order: Ask) -> Answered:
-        return self._request(order, Answered)
+    def ask(self, order: Ask, patience_s: float | None = None) -> Answered:
+        """
+        Raises:
+            ResourceError: it has not answered after so many seconds; an engine may hang.
+        """
+        return self._request(order, Answered, patience_s)
 
     @contextmanager
     def awake(self) -> Iterator[Worker]:
@@ -81,12 +86,18 @@ class Worker:
         os.killpg(self._child.pid, signal.SIGSTOP)
         os.waitid(os.P_PID, self._child.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
-    def _request(self, order: Order, kind: type[_Reply]) -> _Reply:
+    def _request(self, order: Order, kind: type[_Reply], patience_s: float | None = None) -> _Reply:
         with suppress(BrokenPipeError):  # then there is no reply either
             send(order, self._child.orders)
-        return self._receive(kind)
+        return self._receive(kind, patience_s)
 
-    def _receive(self, kind: type[_Reply]) -> _Reply:
+    def _receive(self, kind: type[_Reply], patience_s: float | None = None) -> _Reply:
+        # Nothing of a reply is in the buffer yet: every order has one.
+        if not select.select([self._child.replies], [], [], patience_s)[0]:
+            raise ResourceError(
+                f"{self.name} had not answered after {patience_s:.0f} s",
+                hint="`mmedge caption` of this bundle on this engine shows whether it ever answers",
+            )
         line = self._child.replies.readline()
         if not line.endswith(b"\n"):
             raise self._death()

@@ -5,7 +5,7 @@ told that stages take, so that nothing in a test depends on how fast this machin
 ``tokens``, ``text`` (one, or one per picture, which holds its own name), ``first`` (the first answer of a process takes
 so many times as long), ``noise`` (standard deviation of the logarithm of all times), ``drift`` (the same for a whole
 process), ``error`` (name of an MmedgeError), ``failed`` (what golden samples say), ``die`` (exit code, or ``SIGNAME``),
-``child``.
+``child``, ``hang``.
 """
 
 import json
@@ -53,6 +53,8 @@ class StandIn:
 
     def answer(self, task, picture, text, *, limit, show, clock) -> Answer:
         global now
+        if self.told.get("hang"):
+            time.sleep(1000)
         if "die" in self.told:
             self._die(self.told["die"])
         factor = self.pace * self._noise("noise")

@@ -36,6 +36,7 @@ def test_a_bundle_that_is_not_there_is_a_usage_error(capsys, tmp_path):
         (("--budget", "soon"), "`soon` is no length of time"),
         (("--budget", "0"), "`0` is no length of time"),
         (("--ci", "small"), "--ci is `small`, no share"),
+        (("--threads", ""), "--threads is ``, it must be a number"),
         (("--threads", "many"), "--threads is `many`, it must be a number"),
         (("--precision", "int3"), "no bundle has a component in `int3`"),
         (("--backend", "onnxruntim"), "no backend is called `onnxruntim`"),
@@ -49,6 +50,11 @@ def test_a_bundle_that_is_not_there_is_a_usage_error(capsys, tmp_path):
 def test_an_option_that_cannot_be_followed_is_a_usage_error(options, message, bundle, capsys):
     code, out, err = run(capsys, bundle(), *options)
     assert (code, out) == (2, "") and message in err and "hint:" in err
+
+
+def test_a_file_after_json_is_refused_with_the_option_that_takes_one(bundle, capsys):
+    code, _, err = run(capsys, bundle(), "--json", "run.json")
+    assert code == 2 and "--json prints, and takes no file" in err and "-o FILE" in err
 
 
 @pytest.mark.slow

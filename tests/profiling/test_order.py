@@ -3,7 +3,7 @@ from itertools import islice, pairwise
 
 import pytest
 
-from mmedge.profiling.order import Order, block_length, orders_of, whole_blocks
+from mmedge.profiling.order import Order, block_length, orders_of
 
 COUNTS = range(1, 9)
 
@@ -47,8 +47,3 @@ def test_the_same_seed_gives_the_same_order_and_another_seed_another():
 
 def test_blocks_are_shuffled_so_that_a_picture_does_not_always_meet_the_same_order():
     assert len({tuple(block) for block in blocks(4, number=10)}) > 5
-
-
-@pytest.mark.parametrize(("asked", "rounds"), [(1, 10), (10, 10), (11, 20), (30, 30)])
-def test_rounds_are_rounded_up_to_whole_blocks(asked, rounds):
-    assert whole_blocks(5, asked) == rounds

@@ -12,6 +12,7 @@ import pytest
 from mmedge.errors import BackendError, InputError, QualityError, UsageError
 from mmedge.profiling.keep import read_run
 from mmedge.profiling.machine.power import Meter
+from mmedge.profiling.measure import Measurement
 from mmedge.profiling.profile import Settings, profile
 from mmedge.profiling.run import Run
 
@@ -174,6 +175,29 @@ def test_a_worker_that_dies_leaves_a_whole_file_that_says_it_is_incomplete(candi
     assert not read_run(file).complete
 
 
+def test_what_goes_wrong_besides_does_not_cost_the_rounds(candidate, inputs, stand_in, tmp_path):
+    def extra(measurement, say):
+        raise InputError("cannot be measured", hint="do something")
+
+    found = profile([candidate()], inputs, replace_settings(rounds=6), [extra], command=stand_in)
+    assert found.complete and found.ratio(1)
+    assert ("not_measured", "cannot be measured") in {(flag.code, flag.text) for flag in found.validity.flags}
+
+
+def test_when_it_is_interrupted_besides_the_rounds_are_judged_already(candidate, inputs, stand_in, tmp_path):
+    def extra(measurement, say):
+        raise KeyboardInterrupt
+
+    file = tmp_path / "run.json"
+    with pytest.raises(KeyboardInterrupt):
+        profile([candidate()], inputs, replace_settings(rounds=6), [extra], save=file, command=stand_in)
+    assert not read_run(file).complete and read_run(file).ratio(1)
+
+
+def test_memory_is_that_of_the_largest_input_too(candidate, inputs, stand_in):
+    assert Measurement([candidate()], inputs.items, None, stand_in).largest == 3
+
+
 def test_an_error_of_a_worker_is_passed_on(candidate, inputs, stand_in):
     with pytest.raises(InputError, match="first: cannot go on"):
         profile([candidate(error="InputError")], inputs, command=stand_in)
@@ -183,6 +207,7 @@ def test_an_error_of_a_worker_is_passed_on(candidate, inputs, stand_in):
     ("option", "value", "message"),
     [
         ("rounds", 0, "--rounds is 0, it must be at least 1"),
+        ("limit", -1, "--limit is -1, it must be at least 1"),
         ("processes", 0, "--processes is 0, it must be at least 1"),
         ("budget_s", 0.0, "--budget is 0.0, it must be more than 0"),
         ("precision", 0.0, "--ci is 0.0, it must be more than 0"),

@@ -98,6 +98,11 @@ def test_a_worker_that_cannot_start_is_told(tmp_path):
         worker.wait_until_started()
 
 
+def test_a_worker_that_does_not_answer_is_not_waited_for_without_end(candidate, loaded, ask):
+    with pytest.raises(ResourceError, match="first had not answered after 0 s"), loaded(candidate(hang=True)) as worker:
+        worker.ask(ask, patience_s=0.2)
+
+
 def test_a_stopped_worker_uses_no_processor_time_and_answers_when_it_is_woken(candidate, loaded, ask):
     made = candidate()
     with loaded(made) as worker:
