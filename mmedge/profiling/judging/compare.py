@@ -149,13 +149,11 @@ def _apart(pairs: Sequence[tuple[Subject, Subject, Match]]) -> Iterator[Pair]:
 
 
 def _verdicts(found: Sequence[Estimate | None], a: Run, b: Run) -> list[Verdict | None]:
-    """None at all where the machines differ, and ``same`` only where no drift can have hidden a difference."""
+    """None at all where the machines differ; drift is the bias of those that were measured apart."""
     if not is_same_machine(a, b):
         return [None] * len(found)
     margin = max(run.protocol.margin for run in (a, b))
-    floor = _floor(a, b)
-    words = (word for word, _ in judge(found, margin, floor))
-    return ["inconclusive" if word == "same" and floor > margin else word for word in words]
+    return [word for word, _ in judge(found, margin, _floor(a, b))]
 
 
 def _floor(a: Run, b: Run) -> float:

@@ -12,8 +12,9 @@ from mmedge.errors import UsageError
 from mmedge.profiling.judging.comparison import Comparison, Pair
 from mmedge.profiling.judging.rules import RATIO, Rule
 from mmedge.profiling.numbers.estimates import RATE
-from mmedge.profiling.numbers.quality import MOST_UNLIKELY
+from mmedge.profiling.numbers.quality import most_changed
 from mmedge.profiling.numbers.quantities import kind_of
+from mmedge.profiling.numbers.ratios import bias_between
 from mmedge.profiling.numbers.resampling import mean_interval
 from mmedge.profiling.run import OTHER, STAGES, Absolute, Run, Score
 
@@ -87,10 +88,11 @@ def evidence_beside(pair: Pair, rule: Rule, found: Comparison) -> Evidence:
     return Evidence(RATIO, row.ratio, row.low / room, row.high * room)
 
 
-def noise_floor(run: Run, metric: str) -> float:
-    """Smallest difference of a metric that can be seen, as a share: what the baseline, the last, seems to differ by."""
+def bias_in(run: Run, metric: str) -> float:
+    """By what share the baseline certainly differs from itself, the last: smaller differences are none of its making.
+    As in the verdicts of the run (`ratios.bias_of`)."""
     found = run.ratio(len(run.candidates) - 1, metric)
-    return max(found.high, 1 / found.low) - 1 if found and found.low > 0 else 0.0
+    return bias_between(found.low, found.high) if found and found.low > 0 else 0.0
 
 
 def _ratio(run: Run, c: int, metric: str) -> Evidence:
@@ -146,7 +148,9 @@ def _mean_score(run: Run, c: int, metric: str) -> Evidence | None:
         return Evidence("mean", lacks=f"too few inputs ({len(values)})")
     low, high = mean_interval(values)
     # No wrong answer among a few is no proof that there is none among many.
-    return Evidence("mean", float(values.mean()), min(low, float(values.mean()) * _seen(len(values))), high)
+    return Evidence(
+        "mean", float(values.mean()), min(low, float(values.mean()) * (1 - most_changed(len(values)))), high
+    )
 
 
 def _lost(run: Run, c: int, metric: str, allowed: float) -> Evidence:
@@ -169,15 +173,10 @@ def _lost_in(score: Score, metric: str) -> Evidence:
         lost = 100 * (1 - _known(score.agree))
         if len(lost):
             value, (low, high) = float(lost.mean()), mean_interval(lost)
-            high = max(high, 100 * (1 - _seen(len(lost))))
+            high = max(high, 100 * most_changed(len(lost)))
     if value is None or low is None or high is None:
         return Evidence("lost", value, lacks="too few inputs have been judged")
     return Evidence("lost", value, low, high)
-
-
-def _seen(inputs: int) -> float:
-    """Share of equals that is certain where all of ``inputs`` are."""
-    return float(MOST_UNLIKELY ** (1 / inputs))
 
 
 def _scores(run: Run, c: int, metric: str) -> list[Score]:

@@ -11,10 +11,10 @@ from mmedge.errors import UsageError
 from mmedge.profiling.judging.comparison import UNPAIRED, UNVERIFIED, Comparison
 from mmedge.profiling.judging.evidence import (
     Evidence,
+    bias_in,
     check_metric,
     evidence_beside,
     evidence_for,
-    noise_floor,
     quality_of,
 )
 from mmedge.profiling.judging.matching import doubts_of, others_of
@@ -81,8 +81,8 @@ class Outcome(Struct, frozen=True):
 
     @property
     def undecided(self) -> bool:
-        """Whether measuring longer may decide a rule that has not been."""
-        return any(finding.rounds_help for finding in self.findings)
+        """Whether measuring longer may decide a rule that has not been; it cures no doubt about the whole run."""
+        return not self.doubts and any(finding.rounds_help for finding in self.findings)
 
 
 def outcome(
@@ -118,12 +118,12 @@ def _findings(run: Run, rules: Rules, against: Comparison | None) -> Iterator[Fi
             )
         is_quality = rule.noninferior is not None or rule.metric in quality
         fails = (rule.inconclusive or rules.inconclusive) == "fail"
-        for name, found, floor in _evidence(run, number, rule, against):
-            yield _finding(number, rule, name, found, floor, is_quality, fails)
+        for name, found, bias in _evidence(run, number, rule, against):
+            yield _finding(number, rule, name, found, bias, is_quality, fails)
 
 
 def _evidence(run: Run, number: int, rule: Rule, against: Comparison | None) -> Iterator[tuple[str, Evidence, float]]:
-    """Of each candidate that the rule is about: its name, and what can be seen of it at all."""
+    """Of each candidate that the rule is about: its name, and the bias that the baseline shows against itself."""
     if against and rule.compares:
         pairs = [pair for pair in against.pairs if rule.is_about(pair.b)]
         if not pairs:
@@ -131,9 +131,9 @@ def _evidence(run: Run, number: int, rule: Rule, against: Comparison | None) -> 
         for pair in pairs:
             yield pair.b, evidence_beside(pair, rule, against), 0.0
         return
-    floor = noise_floor(run, rule.metric) if rule.is_ratio else 0.0
+    bias = bias_in(run, rule.metric) if rule.is_ratio else 0.0
     for c in _concerned(run, number, rule):
-        yield run.candidates[c].name, evidence_for(run, c, rule), floor
+        yield run.candidates[c].name, evidence_for(run, c, rule), bias
 
 
 def _concerned(run: Run, number: int, rule: Rule) -> tuple[int, ...]:
@@ -154,9 +154,9 @@ def _about_nobody(number: int, rule: Rule, names: list[str]) -> UsageError:
     )
 
 
-def _finding(number: int, rule: Rule, name: str, found: Evidence, floor: float, quality: bool, fails: bool) -> Finding:
+def _finding(number: int, rule: Rule, name: str, found: Evidence, bias: float, quality: bool, fails: bool) -> Finding:
     at_least, at_most = (None, rule.noninferior) if rule.noninferior is not None else rule.bounds
-    word = "inconclusive" if found.lacks else _judged(found, at_least, at_most, floor)
+    word = "inconclusive" if found.lacks else _judged(found, at_least, at_most, bias)
     return Finding(
         rule=number,
         candidate=name,
@@ -169,17 +169,23 @@ def _finding(number: int, rule: Rule, name: str, found: Evidence, floor: float, 
         at_least=at_least,
         at_most=at_most,
         outcome=word,
-        reason=found.lacks or ("the interval lies on both sides of the bound" if word == "inconclusive" else ""),
+        reason=found.lacks or (_why_open(found, at_least, at_most, bias) if word == "inconclusive" else ""),
         quality=quality,
         fails=fails,
     )
 
 
-def _judged(found: Evidence, at_least: float | None, at_most: float | None, floor: float) -> Word:
-    """Broken only where the difference to the baseline is one that can be seen here (`evidence.noise_floor`)."""
+def _why_open(found: Evidence, at_least: float | None, at_most: float | None, bias: float) -> str:
+    if _judged(found, at_least, at_most, 0.0) == "broken":
+        return f"the baseline differs from itself by up to {bias:.1%}"
+    return "the interval lies on both sides of the bound"
+
+
+def _judged(found: Evidence, at_least: float | None, at_most: float | None, bias: float) -> Word:
+    """Broken only where the difference to the baseline is more than what it shows against itself (``bias``)."""
     low, high = found.low, found.high
-    too_high = at_most is not None and low is not None and low > _seen_above(at_most, floor)
-    too_low = at_least is not None and at_least > 0 and high is not None and high < 1 / _seen_above(1 / at_least, floor)
+    too_high = at_most is not None and low is not None and low > _seen_above(at_most, bias)
+    too_low = at_least is not None and at_least > 0 and high is not None and high < 1 / _seen_above(1 / at_least, bias)
     if too_high or too_low:
         return "broken"
     below = at_most is None or (high is not None and high <= at_most)
@@ -187,9 +193,9 @@ def _judged(found: Evidence, at_least: float | None, at_most: float | None, floo
     return "holds" if below and above else "inconclusive"
 
 
-def _seen_above(ratio: float, floor: float) -> float:
+def _seen_above(ratio: float, bias: float) -> float:
     """The lowest ratio that is certainly above ``ratio``, where a difference is claimed at all."""
-    return max(ratio, 1 + floor) if ratio >= 1 else ratio
+    return max(ratio, 1 + bias) if ratio >= 1 else ratio
 
 
 def _doubts(run: Run) -> Iterator[str]:

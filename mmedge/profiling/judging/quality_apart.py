@@ -8,7 +8,7 @@ import numpy as np
 
 from mmedge.profiling.judging.comparison import Quality
 from mmedge.profiling.judging.matching import Subject
-from mmedge.profiling.numbers.quality import MOST_UNLIKELY
+from mmedge.profiling.numbers.quality import most_changed
 from mmedge.profiling.numbers.resampling import mean_interval
 from mmedge.profiling.run import Run, Score
 
@@ -48,7 +48,7 @@ def _quality(metric: str, task: str, both: np.ndarray) -> Quality:
     low, high = mean_interval(lost)
     first, second = (float(value) for value in both.mean(axis=0))
     # As in `quality.scores_of`: no loss among a few inputs is no proof that there is none among many.
-    high = max(high, 100 * first * (1 - MOST_UNLIKELY ** (1 / len(both))))
+    high = max(high, 100 * first * most_changed(len(both)))
     return Quality(metric, task, first, second, float(lost.mean()), low, high)
 
 

@@ -68,6 +68,11 @@ def scores_of(run: Run, margin: float = MARGIN) -> tuple[Score, ...]:
     )
 
 
+def most_changed(inputs: int) -> float:
+    """Share of answers that may change elsewhere where none of so many did here: no proof that it is none."""
+    return 1.0 - float(MOST_UNLIKELY ** (1 / inputs))
+
+
 def _answers(run: Run) -> list[dict[int, Answer]]:
     """By candidate and input."""
     found: list[dict[int, Answer]] = [{} for _ in run.candidates]
@@ -117,7 +122,7 @@ def _compared(found: Score, own: Sequence[float | None], first: Sequence[float |
         return found
     lost = 100 * (pairs[:, 0] - pairs[:, 1])
     low, high = mean_interval(lost)
-    high = max(high, 100 * float(pairs[:, 0].mean()) * (1 - MOST_UNLIKELY ** (1 / len(pairs))))
+    high = max(high, 100 * float(pairs[:, 0].mean()) * most_changed(len(pairs)))
     right_or_wrong = found.metric and pairs.any() and set(pairs.ravel()) <= {0.0, 1.0}
     table = _exchanged(pairs) if right_or_wrong else None
     return replace(

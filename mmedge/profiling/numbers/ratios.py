@@ -86,7 +86,12 @@ def floor_of(twin: Estimate) -> float:
 def bias_of(twin: Estimate | None) -> float:
     """The same where the baseline certainly differs from itself, else 0: then only chance sets them apart, which the
     intervals of the others hold too."""
-    return floor_of(twin) if twin and (twin.low > 0 or twin.high < 0) else 0.0
+    return bias_between(math.exp(twin.low), math.exp(twin.high)) if twin else 0.0
+
+
+def bias_between(low: float, high: float) -> float:
+    """`bias_of` by the ends of the interval of the baseline's ratio to itself."""
+    return max(high, 1 / low) - 1 if low > 1 or high < 1 else 0.0
 
 
 def judge(found: Sequence[Estimate | None], margin: float, bias: float = 0.0) -> list[tuple[Verdict, float | None]]:
@@ -94,12 +99,12 @@ def judge(found: Sequence[Estimate | None], margin: float, bias: float = 0.0) ->
 
     Faster or slower: the whole interval lies beyond the margin, and beyond the ``bias`` that the baseline shows against
     itself; still so among that many candidates. Same: the whole interval lies within the margin, which is the
-    equivalence test of two one-sided tests, each at 2.5 %. Both margins are ratios to 1: 0.03 is from x0.971 to x1.03.
-    A single process allows no claim.
+    equivalence test of two one-sided tests, each at 2.5 %, and it still does where the ``bias`` moved it, either way.
+    Both margins are ratios to 1: 0.03 is from x0.971 to x1.03. A single process allows no claim.
     """
-    bound = math.log1p(max(margin, bias))
-    adjusted = holm([_beyond(each, bound) if each else None for each in found])
-    return [(_verdict(each, math.log1p(margin), bound, p), p) for each, p in zip(found, adjusted, strict=True)]
+    inner, moved = math.log1p(margin), math.log1p(bias)
+    adjusted = holm([_beyond(each, max(inner, moved)) if each else None for each in found])
+    return [(_verdict(each, inner, moved, p), p) for each, p in zip(found, adjusted, strict=True)]
 
 
 def holm(found: Sequence[float | None]) -> list[float | None]:
@@ -113,12 +118,13 @@ def holm(found: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
-def _verdict(found: Estimate | None, margin: float, bound: float, p: float | None) -> Verdict:
+def _verdict(found: Estimate | None, margin: float, bias: float, p: float | None) -> Verdict:
+    bound = max(margin, bias)
     if found is None or p is None or found.processes < 2:
         return "inconclusive"
     if p <= 1 - CONFIDENCE and (found.low > bound or found.high < -bound):
         return "slower" if found.low > bound else "faster"
-    return "same" if found.reach < margin else "inconclusive"
+    return "same" if found.reach + bias < margin else "inconclusive"
 
 
 def _beyond(found: Estimate, bound: float) -> float:

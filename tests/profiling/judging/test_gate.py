@@ -162,9 +162,10 @@ def test_what_was_not_measured_is_inconclusive(judge):
 
 
 def test_a_difference_that_the_machine_cannot_see_breaks_nothing(judge, make_run):
-    itself = ratio(0.9, 1.2, c=2)
-    assert judge(SLOWER, ratio(1.06, 1.15), itself).exit_code == 9
+    found = judge(SLOWER, ratio(1.06, 1.15), ratio(1.01, 1.2, c=2))
+    assert (found.exit_code, found.findings[0].reason) == (9, "the baseline differs from itself by up to 20.0%")
     assert judge(SLOWER, ratio(1.06, 1.15)).exit_code == 8
+    assert judge(SLOWER, ratio(1.06, 1.15), ratio(0.9, 1.2, c=2)).exit_code == 8  # chance, which its interval holds too
 
 
 def test_one_group_of_processes_allows_no_claim(judge, make_run):
@@ -216,6 +217,11 @@ def test_a_run_that_is_not_valid_decides_nothing(judge, make_run):
     found = judge(SLOWER, run=replace(make_run(), validity=Validity(False, (flag,))))
     assert found.exit_code == 9 and "slower than itself" in found.doubts[0]
     assert judge(SLOWER, run=replace(make_run(), validity=Validity(False))).exit_code == 9
+
+
+def test_no_time_is_spent_on_a_run_that_decides_nothing_whatever_is_measured(judge, make_run):
+    assert judge(SLOWER, ratio(1.04, 1.06)).undecided
+    assert not judge(SLOWER, ratio(1.04, 1.06), run=replace(make_run(), validity=Validity(False))).undecided
 
 
 def test_a_run_in_which_the_processor_was_throttled_decides_nothing(judge, make_run):

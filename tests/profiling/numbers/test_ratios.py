@@ -138,6 +138,11 @@ def test_a_bias_of_the_machine_is_not_called_a_difference():
     assert [judge([found], 0.03, bias)[0][0] for bias in (0.0, 0.04, 0.06)] == ["slower", "slower", "inconclusive"]
 
 
+def test_what_a_bias_may_have_hidden_is_not_called_the_same():
+    found = around(1.0, 0.01)
+    assert [judge([found], 0.03, bias)[0][0] for bias in (0.0, 0.015, 0.025)] == ["same", "same", "inconclusive"]
+
+
 @pytest.mark.parametrize(("ratio", "half", "bias"), [(1.0, 0.05, 0.0), (1.04, 0.05, 0.0), (1.06, 0.01, 0.0707)])
 def test_a_baseline_that_certainly_differs_from_itself_shows_a_bias(ratio, half, bias):
     assert bias_of(around(ratio, half)) == pytest.approx(bias, abs=1e-3)
