@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from itertools import combinations
 
 import numpy as np
+
+from mmedge.profiling.numbers.growth import theil_sen
 
 WINDOWS = 5
 """The last so many are looked at."""
@@ -16,9 +16,6 @@ SPREAD = 0.05
 """Of the windows, slowest to fastest, as a share of the one in the middle."""
 PATIENCE = 4
 """Times the least warm-up that is waited for a steady pace."""
-
-_NORMAL = 1.959964
-"""97.5 % of a normal distribution lie below."""
 
 
 def enough(times_s: Sequence[float], seconds: float, answers: int, most_s: float) -> bool:
@@ -35,15 +32,5 @@ def steady(times_s: Sequence[float]) -> bool:
     if len(times_s) < WINDOWS * ANSWERS:
         return False
     windows = np.array(times_s[-WINDOWS * ANSWERS :]).reshape(WINDOWS, ANSWERS).sum(axis=1)
-    low, high = slope_interval(windows.tolist())
-    return low <= 0 <= high and float(windows.max() - windows.min()) <= SPREAD * float(np.median(windows))
-
-
-def slope_interval(values: Sequence[float]) -> tuple[float, float]:
-    """95 % interval of the slope of evenly spaced values: Theil's, by Kendall's statistic (P. K. Sen 1968)."""
-    count = len(values)
-    slopes = sorted((values[b] - values[a]) / (b - a) for a, b in combinations(range(count), 2))
-    reach = _NORMAL * math.sqrt(count * (count - 1) * (2 * count + 5) / 18)
-    low = max(0, round((len(slopes) - reach) / 2) - 1)
-    high = min(len(slopes) - 1, round((len(slopes) + reach) / 2))
-    return slopes[low], slopes[high]
+    slope = theil_sen(np.arange(WINDOWS), windows)
+    return slope.low <= 0 <= slope.high and float(windows.max() - windows.min()) <= SPREAD * float(np.median(windows))

@@ -1,7 +1,6 @@
 import pytest
-from scipy.stats import theilslopes
 
-from mmedge.profiling.warmup import enough, slope_interval, steady
+from mmedge.profiling.warmup import enough, steady
 
 FLAT = [1.0, 1.01, 1.0, 0.99, 1.0, 1.01, 1.0, 1.0, 0.99, 1.0]
 
@@ -21,12 +20,6 @@ def test_a_pace_that_stays_is_steady():
 )
 def test_what_is_not_steady(times):
     assert not steady(times)
-
-
-@pytest.mark.parametrize("values", [[1.0, 2.0, 4.0, 3.0, 5.0], [5.0, 1.0, 4.0, 2.0, 8.0, 3.0, 9.0]])
-def test_the_interval_of_a_slope_is_that_of_theil_and_sen(values):
-    found = theilslopes(values, method="separate")
-    assert slope_interval(values) == pytest.approx((found.low_slope, found.high_slope))
 
 
 def test_a_steady_pace_ends_the_warm_up():

@@ -97,19 +97,6 @@ def append(entry: Entry, path: Path) -> History:
     return History((*history.entries, entry), history.lost)
 
 
-def read_history(path: Path) -> History:
-    """Everything that can be read of it.
-
-    Raises:
-        UsageError: there is no such file.
-        InputError: it is something else than a history.
-    """
-    try:
-        return _read(path.read_bytes(), path)
-    except OSError as error:
-        raise UsageError(f"cannot read the history `{path}`: {(error.strerror or '').lower()}") from error
-
-
 def _read(raw: bytes, path: Path) -> History:
     lines = [line for line in raw.splitlines() if line.strip()]
     entries = tuple(_entries(lines))

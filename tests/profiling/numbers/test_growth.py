@@ -17,6 +17,12 @@ def test_slope_and_interval_are_those_of_scipy(tied):
     assert found.low < 2 < found.high
 
 
+@pytest.mark.parametrize("values", [[1.0, 2.0, 4.0, 3.0, 5.0], [5.0, 1.0, 4.0, 2.0, 8.0, 3.0, 9.0]])
+def test_the_interval_of_a_few_points_is_that_of_scipy(values):
+    found, expected = theil_sen(np.arange(len(values)), np.array(values)), stats.theilslopes(values, method="separate")
+    assert (found.low, found.high) == pytest.approx((expected.low_slope, expected.high_slope))
+
+
 def test_rank_correlation_is_that_of_scipy():
     chance = np.random.default_rng(2)
     x, y = chance.integers(0, 5, 50), chance.standard_normal(50)
