@@ -43,26 +43,29 @@ def layers(
         output: JSON file to keep it in.
     """
     from mmedge.commands.profile import ProgressLine
+    from mmedge.core.whole_file import check_place, write_whole
     from mmedge.profiling.layers.layers import see
 
+    if output:
+        check_place(output)
     if trtexec:
         _show_trtexec(bundle, trtexec, top, json)
         return
-    sides = _sides([path for path in (bundle, other) if path], (backend or "").split(","))
+    sides = _sides([path for path in (bundle, other) if path], (backend or "").split(","), threads)
     with ProgressLine() as say:
         say("answers to be taken apart")
         asked = _asked(bundle, inputs, task) if inputs else ()
-        seen = see(sides, asked, threads, say)
+        seen = see(sides, asked, say)
     text = _json(seen, sides)
     if output:
-        output.write_bytes(text)
+        write_whole(output, text)
     if json:
         print(text.decode())
         return
     _show(seen, sides, top)
 
 
-def _sides(paths: list[Path], backends: list[str]) -> list[Side]:
+def _sides(paths: list[Path], backends: list[str], threads: int) -> list[Side]:
     from mmedge.core import find
     from mmedge.core.bundle import open_bundle
     from mmedge.errors import UsageError
@@ -70,7 +73,7 @@ def _sides(paths: list[Path], backends: list[str]) -> list[Side]:
 
     for name in filter(None, backends):
         find.backend(name)
-    sides = [Side(open_bundle(path), name or None) for path in paths for name in backends]
+    sides = [Side(open_bundle(path), name or None, threads) for path in paths for name in backends]
     if len(sides) > 2:
         raise UsageError(
             f"{len(paths)} bundles on {len(backends)} engines are {len(sides)} sides, two can be compared",

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def roofline(*bundles: Path, backend: str | None = None, threads: int = 0, json: bool = False) -> None:
-    """Show what this machine can do at most, and how close the stages of bundles come to it.
+    """Show what this machine can do at most, and how close the stages of bundles come to it on a golden sample.
 
     Args:
         bundles: Folders that `mmedge export` wrote; without any, the peaks of the engines that are installed.

@@ -65,7 +65,8 @@ class Machine(Struct, frozen=True):
     """Where it was measured; runs of one ``id`` may be compared."""
 
     id: str
-    """Digest of what identifies the machine and its system; says nothing else about it."""
+    """Digest of what identifies the machine and its system, and says nothing else about it; empty where nothing does,
+    as in most containers."""
     name: str
     processor: Processor
     memory: int
@@ -217,7 +218,8 @@ class Host(Struct, frozen=True):
     steal: float | None = None
     """Share of the processors' time that another virtual machine took."""
     pressure: dict[str, float] = {}
-    """``cpu``, ``memory``, ``io``: percentage of the last 10 s in which something waited for it (PSI, some avg10)."""
+    """``cpu``, ``memory``, ``io``: percentage of the time of the round in which something waited for it (PSI, growth of
+    ``some total``); of the last 10 s (``some avg10``) on a kernel that tells no total."""
     throttled: bool | None = None
     """By heat, or by a control group's quota."""
     celsius: float | None = None
@@ -314,13 +316,20 @@ class Minute(Struct, frozen=True):
     answers: int
     median_ms: float
     celsius: float | None = None
+    """At its end."""
     mhz: float | None = None
     throttled: bool | None = None
+    celsius_before: float | None = None
+    """When it began: candidates take turns, so that the first minute of all but one finds the machine warm."""
 
 
 class Load(Struct, frozen=True):
     """What a candidate did at one arrival rate; its answers are samples of the phase ``load``, whose ``round`` is the
-    place of this in the run's ``load``. Response times count from when a request was due."""
+    place of this in the run's ``load``. Response times count from when a request was due.
+
+    ``held`` and the bounds of percentiles take requests for independent. Those that wait in one queue are not: close to
+    what a candidate can answer at all, fewer of them say as much, and the confidence is less than the stated one.
+    """
 
     c: int
     rate: float
@@ -332,7 +341,8 @@ class Load(Struct, frozen=True):
     goodput: float | None = None
     """Answers per second within the objective."""
     held: bool | None = None
-    """Whether 99 % were; null where too few arrived to tell with 99 % confidence."""
+    """Whether 99 % were; null where too few arrived to tell with 99 % confidence, or where one block of time says what
+    the other does not."""
     seed: int = 0
     """Of the arrivals."""
     seconds: float = 0.0
@@ -414,6 +424,8 @@ class Peaks(Struct, frozen=True):
     repeats: int = 9
     read_gbs: float = 0.0
     """As ``triad_gbs``, of reading alone, which is all that weights ask for."""
+    others: tuple[Peaks, ...] = ()
+    """Of the same session, with the numbers of threads of candidates that have others than the first."""
 
 
 class Roof(Struct, frozen=True):
@@ -431,6 +443,12 @@ class Roof(Struct, frozen=True):
     bound: Literal["compute", "bandwidth"]
     in_cache: bool = False
     """What it reads fits the last level cache, so that memory does not bound it."""
+    valid: bool = True
+    """Whether ``share`` can be: above 1.05, without a cache that explains it, it says nothing."""
+    input: int | None = None
+    """The only one that is judged; null where it is a golden sample."""
+    n: int = 0
+    """Answers to it, whose median is ``measured_ms``."""
 
 
 class Absolute(Struct, frozen=True):

@@ -14,6 +14,9 @@ from mmedge.core.bundle import MANIFEST, SEAL, File, open_bundle, write_manifest
 from mmedge.core.onnx_graph import read_graph
 from mmedge.errors import BackendError, InputError, UsageError
 from mmedge.profiling.layers import engine_profiles, peaks
+from mmedge.profiling.layers.layers import layers_of_candidates
+from mmedge.profiling.layers.roofline import roofline as roofline_of_run
+from mmedge.profiling.run import Candidate, Input, Sample
 
 
 @pytest.fixture(autouse=True)
@@ -79,6 +82,12 @@ def test_another_bundle_is_compared_tensor_by_tensor(captioner, tmp_path, capsys
     assert noise and 5 < min(noise) < 60, "a hundredth of every weight"
 
 
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(captioner, tmp_path, monkeypatch):
+    monkeypatch.setattr("mmedge.profiling.layers.layers.see", None)
+    with pytest.raises(UsageError, match="there is no folder"):
+        layers(captioner, output=tmp_path / "none" / "layers.json")
+
+
 def test_pictures_can_be_given(captioner, pictures, capsys):
     (pictures / "notes.txt").unlink()
     layers(captioner, inputs=str(pictures), json=True)
@@ -119,6 +128,50 @@ def test_without_a_bundle_the_peaks_of_installed_engines_are_shown(capsys):
     shown = capsys.readouterr().out
     assert shown.startswith("memory ")
     assert "onnxruntime int8-weights" in shown
+
+
+def test_candidates_are_judged_by_the_peaks_of_their_threads_on_the_input_asked_most(captioner, pictures, monkeypatch):
+    monkeypatch.setattr(peaks, "usable_cores", lambda: 2)
+    monkeypatch.setattr(peaks, "bandwidths", lambda cache, threads: (10.0 * threads, 10.0 * threads))
+    monkeypatch.setattr(peaks, "product_rate", lambda engine, precision, threads, **more: 50.0 * threads)
+    picture = next(path for path in sorted(pictures.iterdir()) if path.suffix != ".txt")
+    items = [Input(str(at), "caption", str(picture)) for at in range(3)]
+    samples = [_sample(c, asked, 5.0 + asked) for c in range(3) for asked in (2, 1, 1, 2, 2)]
+    samples += [_sample(0, 0, 1.0, "warmup") for _ in range(9)]
+    found, roofs = roofline_of_run([_candidate(captioner, threads) for threads in (2, 1, 0)], items, samples)
+    two, one, every = roofs
+    assert found.threads == 2 and found.others[0].threads == 1
+    assert one.ceiling_ms == pytest.approx(2 * two.ceiling_ms) and every.ceiling_ms == two.ceiling_ms
+    assert all((each.input, each.n, each.measured_ms) == (2, 3, 7.0) for each in roofs)
+
+
+def test_layers_of_candidates_are_profiled_and_judged_with_their_own_threads(captioner, monkeypatch):
+    opened, profiled = [], engine_profiles.engine_profile
+    product = engine_profiles.Kernel("encoder", "product", "MatMul", (_a_product(captioner),), 1.0)
+    monkeypatch.setattr(peaks, "usable_cores", lambda: 2)
+    monkeypatch.setattr(peaks, "bandwidths", lambda cache, threads: (10.0 * threads, 10.0 * threads))
+    monkeypatch.setattr(peaks, "product_rate", lambda engine, precision, threads, **more: 50.0 * threads)
+    monkeypatch.setattr(
+        "mmedge.profiling.layers.layers.engine_profile",
+        lambda bundle, backend, threads, asked, say: (
+            opened.append(threads) or profiled(bundle, backend, 1, asked, say)._replace(kernels=(product,))
+        ),
+    )
+    found, flags = layers_of_candidates([_candidate(captioner, threads) for threads in (1, 0)])
+    assert opened == [1, 0] and not flags
+    one, every = found
+    assert one.roof == pytest.approx(2 * every.roof)
+
+
+def _candidate(bundle, threads: int) -> Candidate:
+    opened = open_bundle(bundle)
+    engines = {graph.component: "onnxruntime" for graph in opened.manifest.graphs}
+    return Candidate("small", str(bundle), opened.digest, "onnxruntime", {}, 1, threads, engines)
+
+
+def _sample(c: int, asked: int, ms: float, phase: str = "round") -> Sample:
+    stages = {"encode": int(ms * 1e6)}
+    return Sample(c, 0, 0, asked, phase, 0, int(ms * 1e6), stages, (1, 2), 0)
 
 
 def _a_product(bundle) -> str:

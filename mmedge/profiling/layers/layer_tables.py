@@ -76,7 +76,7 @@ def peak_lines(found: Peaks) -> Iterator[str]:
 
 
 def roof_lines(roofs: Iterable[Roof], names: Sequence[str]) -> Iterator[str]:
-    """How close each stage comes, and the time that is still on the table."""
+    """How close each stage comes on a golden sample, and the time that is still on the table."""
     by_candidate: dict[int, list[Roof]] = {}
     for each in roofs:
         by_candidate.setdefault(each.c, []).append(each)
@@ -91,11 +91,12 @@ def roof_lines(roofs: Iterable[Roof], names: Sequence[str]) -> Iterator[str]:
                 f"{each.bytes / 1e6:.1f}",
                 f"{each.measured_ms:.3f}",
                 f"{each.ceiling_ms:.3f}",
-                _percent(each.share),
+                _percent(each.share) if each.valid else NONE,
                 f"{each.bound}{', in cache' if each.in_cache else ''}",
             ).rstrip()
         left = sum(max(each.measured_ms - each.ceiling_ms, 0.0) for each in stages)
-        yield f"still on the table: {left:.1f} of {sum(each.measured_ms for each in stages):.1f} ms"
+        whole = sum(each.measured_ms for each in stages)
+        yield f"still on the table: {left:.1f} of {whole:.1f} ms of the first golden sample"
 
 
 def name_of(layer: Layer) -> str:

@@ -20,7 +20,7 @@ from mmedge.errors import UsageError
 from mmedge.profiling.layers.costs import Run
 from mmedge.profiling.layers.engine_profiles import EngineProfile, Kernel, engine_profile, grouped, joined, joining
 from mmedge.profiling.layers.intermediates import signal_to_noise
-from mmedge.profiling.layers.peaks import moving_s, peaks
+from mmedge.profiling.layers.peaks import moving_s, peaks_of_all, with_threads
 from mmedge.profiling.layers.recorded import STAGES, Recorded, engines_of, recorded_of
 from mmedge.profiling.layers.reference import Reference, reference
 from mmedge.profiling.layers.roofline import Part, compute_s, kinds_of
@@ -35,6 +35,8 @@ class Side(NamedTuple):
     bundle: Bundle
     backend: str | None
     """None takes what the bundle's target names."""
+    threads: int = 0
+    """0 means all cores."""
 
 
 class Seen(NamedTuple):
@@ -43,6 +45,7 @@ class Seen(NamedTuple):
     layers: tuple[Layer, ...]
     profiles: tuple[EngineProfile, ...]
     peaks: Peaks
+    """With the first side's threads, and in it those with the other's."""
     joins: frozenset[str]
     """Nodes by which layers of two sides are the same."""
     unknown: tuple[str, ...]
@@ -56,25 +59,24 @@ class Pair(NamedTuple):
     two: tuple[Layer, ...]
 
 
-def see(sides: Sequence[Side], asked: Sequence[Recorded] = (), threads: int = 0, say: Say = lambda line: None) -> Seen:
+def see(sides: Sequence[Side], asked: Sequence[Recorded] = (), say: Say = lambda line: None) -> Seen:
     """Every layer of each side; ``asked`` are by default the golden samples of the first bundle.
 
     Raises:
         BackendError: an engine is missing, or cannot tell times of nodes; ONNX Runtime is missing.
     """
     asked = asked or recorded_of(sides[0].bundle)
-    engines = [{name: engine.name for name, engine in engines_of(*side).items()} for side in sides]
-    profiles = [engine_profile(side.bundle, side.backend, threads, asked, say) for side in sides]
-    found = peaks(
-        [kind for side, names in zip(sides, engines, strict=True) for kind in kinds_of(side.bundle, names)],
-        threads,
-        say,
-    )
+    profiles = [engine_profile(side.bundle, side.backend, side.threads, asked, say) for side in sides]
+    kinds = [
+        (side.threads, kinds_of(side.bundle, profile.engines)) for side, profile in zip(sides, profiles, strict=True)
+    ]
+    found = peaks_of_all(kinds, say)
     references = _references(sides, asked[0], say)
     layers: list[Layer] = []
     for c, (side, profile) in enumerate(zip(sides, profiles, strict=True)):
         noise = _noise(side, sides[0], references, asked, say)
-        layers += layers_of(c, side.bundle, profile, references[side.bundle.digest], found, noise)
+        limits = with_threads(found, side.threads)
+        layers += layers_of(c, side.bundle, profile, references[side.bundle.digest], limits, noise)
     joins = {name for each in references.values() for graph in each.graphs.values() for name in joining(graph)}
     unknown = {name for each in references.values() for runs in each.runs.values() for name in runs[0][1].unknown}
     return Seen(tuple(layers), tuple(profiles), found, frozenset(joins), tuple(sorted(unknown)))
@@ -90,8 +92,9 @@ def layers_of_candidates(
     for c, candidate in enumerate(candidates):
         if candidate.command:
             continue
-        side = Side(open_bundle(Path(candidate.bundle)), candidate.backend)
-        silent = [engine.name for engine in engines_of(*side).values() if not isinstance(engine, Profiling)]
+        side = Side(open_bundle(Path(candidate.bundle)), candidate.backend, candidate.threads)
+        engines = engines_of(side.bundle, side.backend)
+        silent = [engine.name for engine in engines.values() if not isinstance(engine, Profiling)]
         if silent:
             text = f"{candidate.name} has no layers: {silent[0]} does not tell the time of each node"
             flags.append(Flag("no_layers", "note", text, "read what trtexec exports with `mmedge layers --trtexec`"))
@@ -99,7 +102,7 @@ def layers_of_candidates(
             sides[c] = side
     if not sides:
         return (), tuple(flags)
-    seen = see(list(sides.values()), threads=max(candidates[c].threads for c in sides), say=say)
+    seen = see(list(sides.values()), say=say)
     numbers = list(sides)
     return tuple(replace(layer, c=numbers[layer.c]) for layer in seen.layers), tuple(flags)
 
@@ -200,7 +203,7 @@ def _layer(
 
 def _references(sides: Sequence[Side], asked: Recorded, say: Say) -> dict[str, Reference]:
     found: dict[str, Reference] = {}
-    for bundle, _ in sides:
+    for bundle in (side.bundle for side in sides):
         if bundle.digest not in found:
             say(f"{bundle.path.name}: shapes of its tensors")
             found[bundle.digest] = reference(bundle, asked)

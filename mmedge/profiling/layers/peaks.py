@@ -20,6 +20,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from msgspec.structs import replace
 
 from mmedge.core import find
 from mmedge.core.backend import Backend, Session
@@ -69,6 +70,25 @@ def peaks(
             else rates[key(engine, precision)]
         )
     return Peaks(count, triad, rates, cache, REPEATS, read)
+
+
+def peaks_of_all(asked: Iterable[tuple[int, Iterable[Kind]]], say: Say = lambda line: None) -> Peaks:
+    """With every number of threads that is asked for, of its products: the first, which carries the others.
+
+    Raises:
+        BackendError: an engine is missing, or refuses a product.
+    """
+    by_threads: dict[int, list[Kind]] = {}
+    for threads, kinds in asked:
+        by_threads.setdefault(threads or usable_cores(), []).extend(kinds)
+    first, *others = (peaks(kinds, threads, say) for threads, kinds in by_threads.items())
+    return replace(first, others=tuple(others))
+
+
+def with_threads(found: Peaks, threads: int) -> Peaks:
+    """Those of so many threads; 0 means all cores."""
+    count = threads or usable_cores()
+    return next(each for each in (found, *found.others) if each.threads == count)
 
 
 def key(engine: str, precision: str, *, rest: bool = False) -> str:

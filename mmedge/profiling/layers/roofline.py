@@ -7,6 +7,7 @@ everything fits the cache; otherwise something is counted wrongly, or was measur
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,13 +15,13 @@ from typing import NamedTuple
 import numpy as np
 
 from mmedge.core.bundle import Bundle, open_bundle
-from mmedge.profiling.layers.peaks import Kind, key, moving_s, peaks
+from mmedge.profiling.layers.peaks import Kind, key, moving_s, peaks_of_all, with_threads
 from mmedge.profiling.layers.recorded import STAGES, Recorded, prompt_of
 from mmedge.profiling.layers.reference import Reference, reference
 from mmedge.profiling.run import Candidate, Flag, Input, Peaks, Roof, Sample
 
 TOO_MUCH = 1.05
-"""A share that only a mistake, or a cache, explains."""
+"""A share that only a mistake, or a cache, explains; it is kept, but says nothing."""
 
 Say = Callable[[str], None]
 
@@ -58,12 +59,22 @@ def compute_s(found: Peaks, part: Part) -> float:
     return (part.quantized_flops / quantized + part.rest_flops / rest) / 1e9
 
 
-def roof(c: int, stage: str, parts: Sequence[Part], measured_ms: float, found: Peaks) -> Roof:
-    """Of a stage in which these graphs run."""
+def roof(
+    c: int,
+    stage: str,
+    parts: Sequence[Part],
+    measured_ms: float,
+    found: Peaks,
+    *,
+    asked: int | None = None,
+    n: int = 0,
+) -> Roof:
+    """Of a stage in which these graphs run; ``asked`` is the input that was answered ``n`` times."""
     computing = sum(compute_s(found, part) for part in parts)
     read, written = sum(part.read for part in parts), sum(part.written for part in parts)
     moving = moving_s(found, read, written)
     ceiling_ms = max(computing, moving) * 1e3
+    share, in_cache = ceiling_ms / measured_ms, sum(part.footprint for part in parts) < found.cache
     return Roof(
         c=c,
         stage=stage,
@@ -71,9 +82,12 @@ def roof(c: int, stage: str, parts: Sequence[Part], measured_ms: float, found: P
         bytes=float(read + written),
         ceiling_ms=ceiling_ms,
         measured_ms=measured_ms,
-        share=ceiling_ms / measured_ms,
+        share=share,
         bound="compute" if computing > moving else "bandwidth",
-        in_cache=sum(part.footprint for part in parts) < found.cache,
+        in_cache=in_cache,
+        valid=share <= TOO_MUCH or in_cache,
+        input=asked,
+        n=n,
     )
 
 
@@ -84,9 +98,9 @@ def roofline(
     limit: int | None = None,
     say: Say = lambda line: None,
 ) -> tuple[Peaks | None, tuple[Roof, ...]]:
-    """Peaks, and how close each candidate's stages come to them in ``samples``, of which the input is taken that
-    was answered most often; ``limit`` is the longest answer that was allowed. Candidates that are other programs are
-    left out.
+    """Peaks, and how close each candidate's stages come to those with its own number of threads in ``samples``, of
+    which the input is taken that was answered most often; ``limit`` is the longest answer that was allowed. Candidates
+    that are other programs are left out.
 
     Raises:
         BackendError: ONNX Runtime is missing.
@@ -95,8 +109,8 @@ def roofline(
     if not own:
         return None, ()
     asked = _most_asked(samples)
-    kinds = [kind for c, bundle in own.items() for kind in kinds_of(bundle, candidates[c].engines)]
-    found = peaks(kinds, max(candidates[c].threads for c in own), say)
+    kinds = [(candidates[c].threads, kinds_of(bundle, candidates[c].engines)) for c, bundle in own.items()]
+    found = peaks_of_all(kinds, say)
     roofs: list[Roof] = []
     seen: dict[str, Reference] = {}
     for c, bundle in own.items():
@@ -106,7 +120,8 @@ def roofline(
         if bundle.digest not in seen:
             say(f"roofline: what {candidates[c].name} has to compute")
             seen[bundle.digest] = reference(bundle, _as_recorded(bundle, item))
-        roofs += _roofs(c, bundle, candidates[c].engines, seen[bundle.digest], chosen, limit, found)
+        limits = with_threads(found, candidates[c].threads)
+        roofs += _roofs(c, bundle, candidates[c].engines, seen[bundle.digest], chosen, limit, limits)
     return found, tuple(roofs)
 
 
@@ -124,11 +139,12 @@ def excesses(roofs: Iterable[Roof], names: Sequence[str]) -> tuple[Flag, ...]:
         Flag(
             "above_roof",
             "warning",
-            f"{names[each.c]} does `{each.stage}` at {each.share:.0%} of what the machine can do",
-            "the machine was busier while its peaks were measured: measure again when it is idle",
+            f"{names[each.c]} does `{each.stage}` at {each.share:.0%} of what the machine can do, which cannot be: the "
+            "machine was busier while its peaks were measured, or its work is counted wrongly",
+            "measure again when it is idle; if it stays, report it as a mistake of mmedge",
         )
         for each in roofs
-        if each.share > TOO_MUCH and not each.in_cache
+        if not each.valid
     )
 
 
@@ -145,7 +161,8 @@ def _roofs(
     for stage in STAGES:
         measured = [sample.stages_ns[stage] for sample in samples if sample.stages_ns.get(stage)]
         if measured and (parts := parts_of(bundle, engines, seen, stage, steps)):
-            yield roof(c, stage, parts, float(np.median(measured)) / 1e6, found)
+            median_ms = float(np.median(measured)) / 1e6
+            yield roof(c, stage, parts, median_ms, found, asked=samples[0].input, n=len(measured))
 
 
 def _steps(sample: Sample, limit: int | None) -> int:
@@ -154,11 +171,11 @@ def _steps(sample: Sample, limit: int | None) -> int:
 
 
 def _most_asked(samples: Iterable[Sample]) -> list[Sample]:
+    """Of several as often asked the first one of the run's."""
     counted = [sample for sample in samples if sample.phase == "round"]
-    inputs = [sample.input for sample in counted]
-    return [
-        sample for sample in counted if sample.input == max(set(inputs), key=lambda each: (inputs.count(each), -each))
-    ]
+    asked = Counter(sample.input for sample in counted)
+    most = min(asked, key=lambda each: (-asked[each], each), default=None)
+    return [sample for sample in counted if sample.input == most]
 
 
 def _as_recorded(bundle: Bundle, item: Input) -> Recorded:

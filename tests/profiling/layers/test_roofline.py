@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from mmedge.profiling.layers import peaks
 from mmedge.profiling.layers.layer_tables import roof_lines
-from mmedge.profiling.layers.peaks import UNKNOWN_CACHE, key, last_level_cache, moving_s
+from mmedge.profiling.layers.peaks import UNKNOWN_CACHE, key, last_level_cache, moving_s, peaks_of_all, with_threads
 from mmedge.profiling.layers.roofline import Part, excesses, roof
 from mmedge.profiling.run import Peaks
 
@@ -59,7 +60,9 @@ def test_more_than_the_machine_can_do_is_flagged_unless_a_cache_explains_it():
         roof(0, "decode_loop", [part(read=240e6, footprint=MIB)], 1.0, PEAKS),
     ]
     (flag,) = excesses(roofs, ["small onnxruntime"])
-    assert flag.text == "small onnxruntime does `encode` at 111% of what the machine can do"
+    assert flag.text.startswith("small onnxruntime does `encode` at 111% of what the machine can do, which cannot be")
+    assert "busier" in flag.text and "counted wrongly" in flag.text
+    assert [each.valid for each in roofs] == [False, True, True]
 
 
 def test_the_last_level_cache_is_the_largest(tmp_path: Path):
@@ -77,5 +80,24 @@ def test_the_time_that_is_still_on_the_table_is_told():
     roofs = [roof(0, "encode", [part(read=240e6)], 15.0, PEAKS), roof(0, "prefill", [part(read=240e6)], 9.0, PEAKS)]
     lines = list(roof_lines(roofs, ["small onnxruntime"]))
     assert lines[1] == "small onnxruntime"
-    assert lines[-1] == "still on the table: 5.0 of 24.0 ms"
+    assert lines[-1] == "still on the table: 5.0 of 24.0 ms of the first golden sample"
     assert lines[3].split()[:6] == ["encode", "0.000", "240.0", "15.000", "10.000", "67%"]
+    assert lines[4].split()[5] == "-", "a share that cannot be is not shown"
+
+
+@pytest.fixture
+def quick_peaks(monkeypatch):
+    """Peaks of this machine are not what is tested."""
+    monkeypatch.setattr(peaks, "SIZE", 64)
+    monkeypatch.setattr(peaks, "last_level_cache", lambda: 1 << 20)
+    monkeypatch.setattr(peaks, "usable_cores", lambda: 2)
+
+
+def test_peaks_are_those_of_each_number_of_threads(quick_peaks):
+    int8, floats = ("onnxruntime", "int8", False), ("onnxruntime", "float32", False)
+    found = peaks_of_all([(1, [floats]), (0, [int8]), (2, [floats])])
+    assert (found.threads, [other.threads for other in found.others]) == (1, [2]), "0 is all cores"
+    assert set(found.gemm_gflops) == {"onnxruntime float32", "onnxruntime float32 rest"}
+    assert set(found.others[0].gemm_gflops) > set(found.gemm_gflops), "of both that have two threads"
+    assert with_threads(found, 1) is found
+    assert with_threads(found, 0) is with_threads(found, 2) is found.others[0]
