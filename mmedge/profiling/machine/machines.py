@@ -104,11 +104,11 @@ def _clock_range(root: Path) -> tuple[float, float] | None:
 
 
 def _identity(root: Path, processor: Processor) -> str:
-    """A digest that tells machines apart; nothing can be read from it.
-
-    In a container that has no number of its own, machines of one kind have one identity.
-    """
+    """A digest that tells machines apart; nothing can be read from it. Empty in a container without a number of its
+    own: others of the kind would have the same."""
     number = text_of(root / "etc/machine-id") or text_of(root / "proc/device-tree/serial-number")
+    if not number:
+        return ""
     told = "\n".join(("mmedge", number, processor.model, processor.arch))
     return hashlib.sha256(told.encode()).hexdigest()[:16]
 

@@ -272,6 +272,10 @@ def test_the_identity_is_the_machines_and_tells_nothing_else(tmp_path):
     assert len(first.id) == 16 and "0123456789abcdef" not in msgspec.json.encode(first).decode()
 
 
+def test_a_machine_that_nothing_identifies_has_no_identity(tmp_path):
+    assert machine(tmp_path, {"proc/cpuinfo": "model name: x", ".dockerenv": ""}).id == ""
+
+
 def test_this_machine_has_a_name_and_memory():
     found = machine_of()
     assert found.name and found.processor.cores >= 1 and found.memory > 1 << 28 and found.kernel
