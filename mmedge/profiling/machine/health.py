@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from mmedge.profiling.machine.kernel_files import ROOT, Opened, bytes_of, control_groups, text_of
 from mmedge.profiling.run import Host
 
-_PRESSURE = re.compile(r"^some avg10=([\d.]+)", re.MULTILINE)
+_PRESSURE = re.compile(r"^some avg10=([\d.]+)(?:.* total=(\d+))?", re.MULTILINE)
 _SWAP = re.compile(r"^pswp(?:in|out) (\d+)$", re.MULTILINE)
 _MHZ = re.compile(r"^cpu MHz\s*: ([\d.]+)$", re.MULTILINE)
 _THROTTLED = re.compile(r"^nr_throttled (\d+)$", re.MULTILINE)
@@ -37,6 +38,9 @@ Source: `vcgencmd get_throttled` in the documentation of Raspberry Pi."""
 class _Look:
     """Counters at one moment; empty or None where the kernel does not tell."""
 
+    moment_ns: int
+    waits: dict[str, tuple[float, int | None]]
+    """By what was waited for: percentage of the last 10 s, and microseconds since the machine started."""
     times: tuple[int, ...]
     """Of all processors, in jiffies, as in the first line of ``/proc/stat``."""
     heat: tuple[float, ...]
@@ -57,8 +61,10 @@ class Health:
     round's. Reading costs less than a millisecond on a small machine: files are kept open.
     """
 
-    def __init__(self, root: Path = ROOT, pids: Iterable[int] = ()) -> None:
-        self._root = root
+    def __init__(
+        self, root: Path = ROOT, pids: Iterable[int] = (), clock: Callable[[], int] = time.perf_counter_ns
+    ) -> None:
+        self._root, self._clock = root, clock
         self._stat, self._vmstat = Opened(root / "proc/stat"), Opened(root / "proc/vmstat")
         self._pressure = {name: Opened(root / "proc/pressure" / name) for name in ("cpu", "memory", "io")}
         self._page = os.sysconf("SC_PAGE_SIZE")
@@ -85,7 +91,7 @@ class Health:
             round=index,
             t_ns=now_ns,
             steal=_stolen(before.times, now.times),
-            pressure=self._pressures(),
+            pressure=_pressure(before, now),
             throttled=self._throttled(before, now),
             celsius=self._celsius(),
             mhz=self._mhz(),
@@ -99,6 +105,8 @@ class Health:
         swaps = [int(pages) for pages in _SWAP.findall(self._vmstat.text())]
         pids = tuple(pids)
         return _Look(
+            moment_ns=self._clock(),
+            waits=self._waits(),
             times=tuple(int(word) for word in self._stat.text().partition("\n")[0].split()[1:9]),
             heat=tuple(file.number() or 0.0 for file in self._heat),
             quota=sum(quota) if quota else None,
@@ -108,9 +116,9 @@ class Health:
             switches={pid: found for pid in pids if (found := _switches(self._root, pid))},
         )
 
-    def _pressures(self) -> dict[str, float]:
+    def _waits(self) -> dict[str, tuple[float, int | None]]:
         found = {name: _PRESSURE.search(file.text()) for name, file in self._pressure.items()}
-        return {name: float(match[1]) for name, match in found.items() if match}
+        return {name: (float(told[1]), int(told[2]) if told[2] else None) for name, told in found.items() if told}
 
     def _throttled(self, before: _Look, now: _Look) -> bool | None:
         """Null where nothing tells of heat, unless a quota throttled: without one nobody knows that heat did not."""
@@ -158,6 +166,18 @@ def _stolen(before: tuple[int, ...], now: tuple[int, ...]) -> float | None:
     if len(before) < 8 or len(now) < 8 or sum(now) <= sum(before):
         return None
     return max(0, now[7] - before[7]) / (sum(now) - sum(before))
+
+
+def _pressure(before: _Look, now: _Look) -> dict[str, float]:
+    """Percentage of the time in between; what the averages say lies partly before it."""
+    found, passed_us = {}, (now.moment_ns - before.moment_ns) / 1e3
+    for name, (lately, total) in now.waits.items():
+        _, earlier = before.waits.get(name, (0.0, None))
+        if total is None or earlier is None or passed_us <= 0:
+            found[name] = lately
+        else:
+            found[name] = min(100.0, max(0, total - earlier) / passed_us * 100)
+    return found
 
 
 def _major_faults(root: Path, pid: int) -> int | None:

@@ -46,10 +46,24 @@ def test_a_round_too_short_for_a_tick_tells_nothing_of_steal(tmp_path):
     assert round_after(tmp_path, {"proc/stat": "cpu  1 2 3 4 5 6 7 8 9 10"}, {}).steal is None
 
 
-def test_pressure_is_the_share_of_time_in_which_some_waited(tmp_path):
-    some = "some avg10={} avg60=9.00 avg300=0.00 total=8\nfull avg10=1.00 avg60=0.00 avg300=0.00 total=8"
-    files = {f"proc/pressure/{name}": some.format(value) for name, value in (("cpu", "2.50"), ("io", "0.00"))}
-    assert round_after(tmp_path, files, {}).pressure == {"cpu": 2.5, "io": 0.0}
+def waits(**microseconds: int) -> dict[str, object]:
+    some = "some avg10=88.00 avg60=9.00 avg300=0.00 total={0}\nfull avg10=77.00 avg60=0.00 avg300=0.00 total=1"
+    return {f"proc/pressure/{name}": some.format(total) for name, total in microseconds.items()}
+
+
+def test_pressure_is_the_share_of_the_round_in_which_some_waited(tmp_path):
+    """What candidates waited for while they were opened is in the averages of the kernel, and in no round."""
+    moments = iter((0, 10_000_000_000, 12_000_000_000))
+    health = Health(write(tmp_path, waits(cpu=100, io=7, memory=0)), clock=moments.__next__)
+    write(tmp_path, waits(cpu=9_000_100, io=7, memory=0))
+    health.begin()
+    write(tmp_path, waits(cpu=9_500_100, io=7, memory=3_000_000))
+    assert health.round(0, 0).pressure == {"cpu": 25.0, "io": 0.0, "memory": 100.0}
+
+
+def test_a_kernel_that_tells_no_total_tells_an_average(tmp_path):
+    files = {"proc/pressure/cpu": "some avg10=2.50 avg60=9.00 avg300=0.00"}
+    assert round_after(tmp_path, files, {}).pressure == {"cpu": 2.5}
 
 
 def test_swapping_is_bytes_in_both_directions_since_the_last_round(tmp_path):
