@@ -16,7 +16,7 @@ import msgspec
 
 from mmedge.profiling.machine.health import Health
 from mmedge.profiling.machine.memory import gpu_of
-from mmedge.profiling.machine.power import Meter, energy_of_machine
+from mmedge.profiling.machine.power import Meter
 
 NULL_WITHOUT_SENSORS = ("steal", "throttled", "celsius", "mhz", "swapped", "major_faults", "switches")
 
@@ -42,7 +42,7 @@ def this_machine() -> dict[str, Any]:
     time.sleep(0.05)
     return {
         "host": msgspec.to_builtins(health.round(0, 1)),
-        "energy": msgspec.to_builtins(energy_of_machine()),
+        "energy": msgspec.to_builtins(Meter().energy),
         "zones": len([*Path("/sys/class/thermal").glob("thermal_zone*")]),
     }
 

@@ -39,6 +39,10 @@ INTERVAL_S = 0.02
 """Between readings of power; one takes about a millisecond, most of it waiting for the bus."""
 _COUNTER_INTERVAL_S = 1.0
 """Between readings of counters, which pass their end after minutes."""
+_COUNTED_S = 0.001
+"""Between additions of the processor to its counters."""
+FEWEST = 5
+"""Readings of power, or additions to a counter, that fit into a stretch of time of which energy is told."""
 IDLE_S = 10.0
 
 Samples: TypeAlias = Sequence[tuple[float, float]]
@@ -105,11 +109,6 @@ def zones(root: Path = ROOT) -> tuple[Zone, ...]:
     return tuple(found)
 
 
-def energy_of_machine(root: Path = ROOT) -> Energy:
-    """What can be measured on this machine, or why nothing can."""
-    return Meter(root).energy
-
-
 class Meter:
     """Measures the energy of stretches of time."""
 
@@ -119,6 +118,7 @@ class Meter:
         on_board = rails(root)
         self._sources: tuple[Rail | Zone, ...] = on_board or zones(root)
         self._interval = interval_s or (INTERVAL_S if on_board else _COUNTER_INTERVAL_S)
+        self._shortest_s = FEWEST * (INTERVAL_S if on_board else _COUNTED_S)
         self._clock = clock
         names = tuple(source.name for source in self._sources)
         self.energy = Energy(
@@ -133,11 +133,9 @@ class Meter:
         """Watts by rail while nobody does anything for so long; nothing, at once, where nothing can be measured."""
         if not self._sources:
             return {}
-        began = self._clock()
         with self.window() as window:
             time.sleep(seconds)
-        passed = self._clock() - began
-        return {name: round(energy / passed / 1e3, 4) for name, energy in window.energy_mj.items()}
+        return {name: round(energy / window.seconds / 1e3, 4) for name, energy in window.energy_mj.items()}
 
     def energy_with(self, *idle: dict[str, float]) -> Energy:
         """What can be measured, with the mean of what `idle` said before and after a run."""
@@ -147,7 +145,7 @@ class Meter:
     @contextmanager
     def window(self) -> Iterator[Window]:
         """A stretch of time; its energy is known when the block ends. Costs nothing where nothing can be measured."""
-        window = Window(self._sources)
+        window = Window(self._sources, self._shortest_s)
         if not self._sources:
             yield window
             return
@@ -175,13 +173,21 @@ class Meter:
 class Window:
     """Readings of a stretch of time, by rail."""
 
-    def __init__(self, sources: Sequence[Rail | Zone]) -> None:
+    def __init__(self, sources: Sequence[Rail | Zone], shortest_s: float) -> None:
         self.samples: dict[str, list[tuple[float, float]]] = {source.name: [] for source in sources}
-        self._sources = sources
+        self._sources, self._shortest_s = sources, shortest_s
+
+    @property
+    def seconds(self) -> float:
+        """Between the first reading and the last; 0 where nothing can be measured."""
+        return max((told[-1][0] - told[0][0] for told in self.samples.values() if told), default=0.0)
 
     @property
     def energy_mj(self) -> dict[str, float]:
-        """By rail; those that did not tell are left out."""
+        """By rail; those that did not tell are left out. Nothing of less than a few readings (`FEWEST`): a sensor's
+        would be mostly of what was before."""
+        if self.seconds < self._shortest_s:
+            return {}
         told = {source.name: source.energy_mj(self.samples[source.name]) for source in self._sources}
         return {name: round(energy, 4) for name, energy in told.items() if energy is not None}
 

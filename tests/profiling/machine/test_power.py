@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mmedge.profiling.machine.power import Meter, energy_of_machine, rails, zones
+from mmedge.profiling.machine.power import FEWEST, INTERVAL_S, Meter, rails, zones
 
 INA = "sys/bus/i2c/drivers"
 
@@ -78,14 +78,14 @@ def make(root: Path, board: str) -> Path:
 def test_rails_are_found_with_their_power(board, whole, milliwatts, tmp_path):
     root = make(tmp_path, board)
     assert {rail.name: rail.read() for rail in rails(root)} == pytest.approx(milliwatts)
-    energy = energy_of_machine(root)
+    energy = Meter(root).energy
     assert (set(energy.rails), energy.whole) == (set(milliwatts), whole)
     assert energy.method == ("INA3221" if milliwatts else None)
     assert bool(energy.reason) is not bool(milliwatts)
 
 
 def test_a_machine_without_monitors_says_so(tmp_path):
-    energy = energy_of_machine(make(tmp_path, "Raspberry Pi"))
+    energy = Meter(make(tmp_path, "Raspberry Pi")).energy
     assert energy.reason == "this machine has no power monitor that the kernel knows (INA3221, INA238 or RAPL)"
     assert (energy.method, energy.rails, energy.idle_w) == (None, (), {})
 
@@ -94,7 +94,7 @@ def test_a_monitor_that_does_not_answer_is_told_apart_from_none(tmp_path):
     root = make(tmp_path, "Orin Nano")
     for file in root.rglob("curr*_input"):
         file.write_text("")
-    assert energy_of_machine(root).reason.startswith("the power monitor 1-0040 answers nothing")
+    assert Meter(root).energy.reason.startswith("the power monitor 1-0040 answers nothing")
 
 
 def test_energy_is_the_area_under_the_readings(tmp_path):
@@ -113,6 +113,18 @@ def test_a_window_has_the_energy_of_every_rail_between_its_ends(tmp_path):
     with Meter(make(tmp_path, "Orin Nano"), interval_s=60, clock=clock).window() as window:
         pass
     assert window.energy_mj == pytest.approx({"VDD_IN": 2500, "VDD_CPU_GPU_CV": 500, "VDD_SOC": 750})
+    assert window.seconds == 0.5
+
+
+@pytest.mark.parametrize(("board", "shortest"), [("Orin Nano", FEWEST * INTERVAL_S), ("desktop", FEWEST / 1e3)])
+def test_a_window_of_too_few_readings_tells_no_energy_but_its_length(board, shortest, tmp_path):
+    for seconds, told in ((0.9 * shortest, False), (1.1 * shortest, True)):
+        root = make(tmp_path, board)
+        moments = iter([0.0] * len(Meter(root).energy.rails) + [seconds] * 9)
+        with Meter(root, interval_s=60, clock=moments.__next__).window() as window:
+            for counter in root.rglob("energy_uj"):
+                counter.write_text("950000\n")
+        assert window.seconds == seconds and bool(window.energy_mj) is told
 
 
 def test_power_that_changes_meanwhile_is_seen(tmp_path):
@@ -129,7 +141,7 @@ def test_power_that_changes_meanwhile_is_seen(tmp_path):
 
 def test_a_rail_that_falls_silent_leaves_the_others(tmp_path):
     root = make(tmp_path, "Orin Nano")
-    with Meter(root, interval_s=60).window() as window:
+    with Meter(root, interval_s=60, clock=ticks(*3 * [0.0], *2 * [1.0])).window() as window:
         (root / f"{INA}/ina3221/1-0040/hwmon/hwmon1/curr3_input").unlink()
     assert set(window.energy_mj) == {"VDD_IN", "VDD_CPU_GPU_CV"}
 
@@ -176,32 +188,32 @@ BOARDS |= {
     ],
 )
 def test_zones_of_processors_are_found(board, whole, names, tmp_path):
-    energy = energy_of_machine(make(tmp_path, board))
+    energy = Meter(make(tmp_path, board)).energy
     assert (energy.method, energy.reason, energy.whole, set(energy.rails)) == ("RAPL", "", whole, names)
 
 
 def test_counters_that_may_not_be_read_are_told(tmp_path):
-    energy = energy_of_machine(make(tmp_path, "for root alone"))
+    energy = Meter(make(tmp_path, "for root alone")).energy
     assert energy.method is None and "only root" in energy.reason and "chmod" in energy.reason
 
 
 def test_a_counter_that_starts_again_goes_on(tmp_path):
     """It had 100,000 uJ to go, and has 150,000 since."""
     root = make(tmp_path, "desktop")
-    with Meter(root, interval_s=60).window() as window:
+    with Meter(root, interval_s=60, clock=ticks(0.0, 0.0, 1.0, 1.0)).window() as window:
         (root / "sys/class/powercap/intel-rapl:0/energy_uj").write_text("150000\n")
     assert window.energy_mj == {"package-0": 250.0}
 
 
 def test_a_counter_that_stood_still_has_not_measured_nothing(tmp_path):
-    with Meter(make(tmp_path, "desktop"), interval_s=60).window() as window:
+    with Meter(make(tmp_path, "desktop"), interval_s=60, clock=ticks(0.0, 0.0, 1.0, 1.0)).window() as window:
         pass
     assert window.energy_mj == {} and len(zones(tmp_path)) == 2
 
 
 def test_idle_power_is_the_energy_of_a_stretch_of_time_by_its_length(tmp_path, monkeypatch):
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    clock = ticks(0.0, *3 * [0.0], *3 * [10.0], 10.0)
+    clock = ticks(*3 * [0.0], *3 * [10.0])
     meter = Meter(make(tmp_path, "Orin Nano"), interval_s=60, clock=clock)
     before = meter.idle()
     assert before == {"VDD_IN": 5.0, "VDD_CPU_GPU_CV": 1.0, "VDD_SOC": 1.5}
@@ -217,5 +229,5 @@ def test_where_nothing_can_be_measured_nobody_waits(tmp_path, monkeypatch):
 
 
 def test_this_machine_can_be_asked():
-    energy = energy_of_machine()
+    energy = Meter().energy
     assert bool(energy.rails) is (energy.method is not None) is not bool(energy.reason)
