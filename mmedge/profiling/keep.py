@@ -147,6 +147,7 @@ def _check_places(run: Run) -> None:
         _check(f"$.results.{name}", "c", (row.c for row in getattr(run.results, name)), candidates, "candidates")
     _check("$.results.ratios", "base", (row.base for row in run.results.ratios), candidates, "candidates")
     _check("$.results.worst", "input", (row.input for row in run.results.worst), inputs, "inputs")
+    _check("$.roofline", "input", (row.input or 0 for row in run.roofline), inputs, "inputs")
     _check("$.samples", "input", (sample.input for sample in run.samples), inputs, "inputs")
     _check("$.samples", "answer", (sample.answer for sample in run.samples), answers, "answers")
     _check("$.answers", "input", (answer.input for answer in run.answers), inputs, "inputs")

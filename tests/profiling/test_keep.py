@@ -135,6 +135,7 @@ def test_numbers_that_are_not_finite_are_refused(kept, number):
         ("load", "c"),
         ("layers", "c"),
         ("roofline", "c"),
+        ("roofline", "input"),
     ],
 )
 @pytest.mark.parametrize("place", [-1, 1000])
