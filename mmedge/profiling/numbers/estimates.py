@@ -21,6 +21,8 @@ RATE = "tokens_per_s"
 """Better when it is higher, and so without a ratio: that of ``tpot_ms`` is the same upside down."""
 WHOLE = ("answer_ms", "ttft_ms", "tpot_ms", "itl_ms")
 """Measures that people ask percentiles of."""
+OF_TASKS = ("answer_ms", "ttft_ms", "tpot_ms")
+"""Measures that are told of each task too where there are several, as in ``caption.answer_ms``; with the rate."""
 
 
 def finished(run: Run) -> Run:
@@ -113,25 +115,45 @@ def stages_of(run: Run) -> tuple[str, ...]:
 def _absolutes(run: Run, table: Table) -> Iterator[Absolute]:
     for c in range(len(run.candidates)):
         for metric, values in table.values.items():
-            if metric != "answer_mj":
+            if metric not in ("answer_mj", RATE):
                 yield from _stats(c, metric, values[c], table.processes)
         gaps = [(s.process, gap) for s in run.rounds if s.c == c for gap in np.diff(s.token_ns)]
         if gaps:
             processes, values = np.array(gaps).T
             yield from _stats(c, "itl_ms", values / 1e6, processes)
+    for task in run.tasks if len(run.tasks) > 1 else ():
+        yield from _of_task(run, task)
+
+
+def _of_task(run: Run, task: str) -> Iterator[Absolute]:
+    """Answers of several tasks are different work: the median of all lies between them, where no answer may."""
+    own = [sample for sample in run.rounds if run.inputs.items[sample.input].task == task]
+    table = table_of(own, len(run.candidates))
+    for metric in (each for each in OF_TASKS if each in table.values):
+        for c, values in enumerate(table.values[metric]):
+            yield from _stats(c, f"{task}.{metric}", values, table.processes)
 
 
 def _stats(c: int, metric: str, values: np.ndarray, processes: np.ndarray) -> Iterator[Absolute]:
     known = values[~np.isnan(values)]
     if not len(known):
         return
-    yield median_of(c, metric, known, estimate(values, processes))
+    middle = median_of(c, metric, values, processes)
+    yield middle
+    if metric.endswith("tpot_ms"):
+        yield _rate(middle)
     yield Absolute(c, metric, "mean", float(known.mean()), None, None, len(known))
-    if metric in WHOLE:
+    if metric.rpartition(".")[2] in WHOLE:
         for stat, share in PERCENTILES.items():
             bound = bound_of(known, share)
             yield Absolute(c, metric, stat, bound.value, None, bound.high, bound.n, bound.enough, bound.note)
         yield Absolute(c, metric, "max", float(known.max()), None, None, len(known))
+
+
+def _rate(per_token: Absolute) -> Absolute:
+    """Tokens a second: the same upside down."""
+    value, high, low = (1e3 / each if each else None for each in (per_token.value, per_token.low, per_token.high))
+    return replace(per_token, metric=per_token.metric.replace("tpot_ms", RATE), value=value, low=low, high=high)
 
 
 def _ratios(table: Table, margin: float) -> tuple[tuple[Ratio, ...], Resolution | None]:

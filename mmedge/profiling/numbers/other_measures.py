@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
 
-from mmedge.profiling.numbers.ratios import Estimate, estimate
+from mmedge.profiling.load.load import highest_rate
+from mmedge.profiling.load.soak import sustained
+from mmedge.profiling.numbers.ratios import estimate
 from mmedge.profiling.run import Absolute, Cold, Memory, Run
 
 STEADY = "steady"
 PARTS = ("process", "import", "verify", "compile", "load", "answer", "total")
+FEWEST = 3
+"""Groups of processes, or starts, below which a range of them says nothing."""
 
 
 def others_of(run: Run) -> Iterator[Absolute]:
@@ -46,17 +51,23 @@ def _with_gpu(row: Memory) -> int | None:
 
 
 def _starts(run: Run, c: int) -> Iterator[Absolute]:
-    """``cold_ms`` and ``cold_<part>_ms``; ``warm_...`` where the bundle's files were in memory already."""
+    """``cold_ms`` and ``cold_<part>_ms``; ``warm_...`` where the bundle's files were in memory already. Starts that had
+    to compile are ``cold_miss_ms`` and ``warm_miss_ms``: they are another thing altogether."""
     for pages in ("cold", "warm"):
         starts = [start for start in run.cold if (start.c, start.pages) == (c, pages)]
-        for part in PARTS if starts else ():
-            values = np.array([_seconds(start, part) * 1e3 for start in starts])
-            metric = f"{pages}_ms" if part == "total" else f"{pages}_{part}_ms"
-            yield median_of(c, metric, values, estimate(values, np.arange(len(values))))
+        ready = [start for start in starts if start.compiled != "miss"]
+        for part in PARTS if ready else ():
+            yield _start(c, f"{pages}_ms" if part == "total" else f"{pages}_{part}_ms", ready, part)
+        if missed := [start for start in starts if start.compiled == "miss"]:
+            yield _start(c, f"{pages}_miss_ms", missed, "total")
 
 
-def _seconds(start: Cold, part: str) -> float:
-    return float(getattr(start, f"{part}_s"))
+def _start(c: int, metric: str, starts: list[Cold], part: str) -> Absolute:
+    """The median, from the lowest to the highest."""
+    values = np.array([getattr(start, f"{part}_s") for start in starts]) * 1e3
+    enough = len(starts) >= FEWEST
+    low, high = (float(values.min()), float(values.max())) if enough else (None, None)
+    return Absolute(c, metric, "median", float(np.median(values)), low, high, len(starts), enough)
 
 
 def _energy(run: Run, c: int) -> Iterator[Absolute]:
@@ -66,26 +77,26 @@ def _energy(run: Run, c: int) -> Iterator[Absolute]:
         suffix, idle = "" if run.energy.whole else f":{rail}", run.energy.idle_w.get(rail)
         if own:
             drawn, took, processes = np.array([(s.energy_mj[rail], s.answer_ns / 1e6, s.process) for s in own]).T
-            yield median_of(c, f"answer_mj{suffix}", drawn, estimate(drawn, processes))
+            yield median_of(c, f"answer_mj{suffix}", drawn, processes)
             if idle is not None:
-                above = drawn / took - idle
-                yield median_of(c, f"watts_above_idle{suffix}", above, estimate(above, processes))
+                yield median_of(c, f"watts_above_idle{suffix}", drawn / took - idle, processes)
 
 
 def _load(run: Run, c: int) -> Iterator[Absolute]:
     """``max_rate``: the highest that is known to keep the objective."""
     own = [load for load in run.load if load.c == c]
-    held = [load.rate for load in own if load.held]
     if any(load.slo for load in own):
-        note = own[0].slo if held else f"{own[0].slo}: kept at no rate that was tried"
-        yield Absolute(c, "max_rate", "value", max(held, default=None), None, None, len(own), bool(held), note)
+        rate = highest_rate(own, c)
+        note = own[0].slo if rate else f"{own[0].slo}: kept at no rate that was tried"
+        yield Absolute(c, "max_rate", "value", rate, None, None, len(own), bool(rate), note)
 
 
 def _soak(run: Run, c: int) -> Iterator[Absolute]:
     """The last minute's answer time by the first's."""
-    minutes = sorted((each for each in run.minutes if each.c == c), key=lambda each: each.minute)
-    if len(minutes) > 1 and minutes[0].median_ms:
-        yield _value(c, "soak_slowdown", minutes[-1].median_ms / minutes[0].median_ms, n=len(minutes))
+    minutes = [each for each in run.minutes if each.c == c]
+    for found in sustained(minutes):
+        if found.first.median_ms:
+            yield _value(c, "soak_slowdown", found.last.median_ms / found.first.median_ms, n=len(minutes))
 
 
 def _quality(run: Run, c: int) -> Iterator[Absolute]:
@@ -99,12 +110,22 @@ def _quality(run: Run, c: int) -> Iterator[Absolute]:
                     yield Absolute(c, metric, "mean", value, None, None, sum(each is not None for each in per_input))
 
 
-def median_of(c: int, metric: str, values: np.ndarray, found: Estimate | None, note: str = "") -> Absolute:
-    """The median with its interval; without one where a lone value tells nothing of the others."""
+def median_of(c: int, metric: str, values: np.ndarray, processes: np.ndarray) -> Absolute:
+    """The mean of the processes' medians with its interval, on logarithms as ratios are where all are above 0.
+
+    Args:
+        values: NaN where there is none.
+        processes: number the group of each.
+    """
+    known = values[~np.isnan(values)]
+    on_logs = bool((known > 0).all())
+    found = estimate(np.log(values) if on_logs else values, processes)
     if found is None:
-        return Absolute(c, metric, "median", float(np.median(values)), None, None, len(values), False, note)
-    low = max(found.low, 0.0) if found.value >= 0 else found.low
-    return Absolute(c, metric, "median", found.value, low, found.high, found.n, found.processes > 1, note)
+        return Absolute(c, metric, "median", float(np.median(known)), None, None, len(known), False)
+    value, low, high = (math.exp(each) if on_logs else each for each in (found.value, found.low, found.high))
+    if found.processes < FEWEST:
+        return Absolute(c, metric, "median", value, None, None, found.n, False)
+    return Absolute(c, metric, "median", value, low, high, found.n)
 
 
 def _value(c: int, metric: str, value: float, n: int = 1, note: str = "") -> Absolute:

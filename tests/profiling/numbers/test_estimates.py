@@ -79,6 +79,35 @@ def test_time_per_token_is_taken_after_the_first(make_run):
     assert found.absolute(0, "itl_ms", "mean").n == 80
 
 
+def test_tokens_a_second_are_their_time_upside_down(make_run):
+    run = make_run(noise=0.3)
+    time, rate = run.absolute(1, "tpot_ms"), run.absolute(1, "tokens_per_s")
+    assert (rate.value, rate.low, rate.high) == pytest.approx((1e3 / time.value, 1e3 / time.high, 1e3 / time.low))
+
+
+def two_tasks(run):
+    """Answers to every other input take ten times as long."""
+    items = tuple(replace(item, task="ask" if at % 2 else "caption") for at, item in enumerate(run.inputs.items))
+    run = of_rounds(run, lambda s: replace(s, answer_ns=s.answer_ns * 10 if s.input % 2 else s.answer_ns))
+    return finished(replace(run, inputs=replace(run.inputs, items=items)))
+
+
+def test_each_of_several_tasks_has_its_own_absolutes(make_run):
+    run = two_tasks(make_run(finished=False, disturbed=0))
+    caption, all_, ask = (run.absolute(0, f"{name}answer_ms") for name in ("caption.", "", "ask."))
+    assert caption.high < all_.value < ask.low and caption.n + ask.n == all_.n
+    assert {"ask.ttft_ms", "ask.tokens_per_s"} <= {row.metric for row in run.results.abs}
+    assert run.absolute(0, "ask.answer_ms", "p90").high
+    assert not [row for row in make_run().results.abs if "." in row.metric]
+
+
+def test_no_interval_of_a_time_reaches_below_zero_and_few_processes_have_none(make_run):
+    run = make_run(processes=3, rounds=9, noise=1.0, drift=2.0)
+    assert 0 < run.absolute(0, "answer_ms").low < run.absolute(0, "answer_ms").value
+    few = make_run(processes=2).absolute(0, "answer_ms")
+    assert (few.low, few.high, few.valid) == (None, None, False) and few.value
+
+
 def test_one_token_has_no_rate(make_run):
     run = make_run(tokens=1)
     metrics = {row.metric for row in run.results.abs}

@@ -42,9 +42,20 @@ def test_starts_with_cold_and_warm_files_are_told_apart(make_run):
     )
     found = measures(replace(make_run(finished=False), cold=cold))
     assert found["cold_ms"].value == pytest.approx(1_500) and found["cold_ms"].n == 3
-    assert found["cold_ms"].low < 1_500 < found["cold_ms"].high
+    assert (found["cold_ms"].low, found["cold_ms"].high) == (pytest.approx(1_400), pytest.approx(1_600))
     assert found["cold_load_ms"].value == pytest.approx(1_100)
     assert (found["warm_ms"].value, found["warm_ms"].low, found["warm_ms"].valid) == (pytest.approx(700), None, False)
+
+
+def test_starts_that_had_to_compile_are_told_apart(make_run):
+    cold = tuple(
+        Cold(0, "cold", compiled, 0.1, 0.2, 0.0, wait, 0.5, 0.1, 0.9 + wait)
+        for compiled, wait in (("miss", 60.0), ("hit", 0.0), ("hit", 0.1), ("miss", 70.0), ("hit", 4.0))
+    )
+    found = measures(replace(make_run(finished=False), cold=cold))
+    assert (found["cold_ms"].value, found["cold_ms"].n) == (pytest.approx(1_000), 3)
+    assert found["cold_compile_ms"].value == pytest.approx(100)
+    assert (found["cold_miss_ms"].value, found["cold_miss_ms"].low) == (pytest.approx(65_900), None)
 
 
 def test_energy_is_of_the_rail_that_carries_all_or_of_each_by_name(make_run):
@@ -52,9 +63,9 @@ def test_energy_is_of_the_rail_that_carries_all_or_of_each_by_name(make_run):
     drawn = {"A": 10.0, "B": 4.0}
     run = replace(run, samples=tuple(replace(s, answer_ns=2_000_000, energy_mj=drawn) for s in run.samples))
     whole = measures(replace(run, energy=Energy("INA3221", whole="A", rails=("A", "B"), idle_w={"A": 1.5})))
-    assert (whole["answer_mj"].value, whole["watts_above_idle"].value) == (10.0, pytest.approx(3.5))
+    assert (whole["answer_mj"].value, whole["watts_above_idle"].value) == pytest.approx((10.0, 3.5))
     parts = measures(replace(run, energy=Energy("INA3221", rails=("A", "B"))))
-    assert (parts["answer_mj:A"].value, parts["answer_mj:B"].value) == (10.0, 4.0)
+    assert (parts["answer_mj:A"].value, parts["answer_mj:B"].value) == pytest.approx((10.0, 4.0))
     assert "answer_mj" not in parts and "watts_above_idle:A" not in parts
 
 
