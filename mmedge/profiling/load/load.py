@@ -78,6 +78,14 @@ def kept(count: int, slow: int) -> bool | None:
     return False if count - slow <= _fewer(count, 1 - WITHIN) else None
 
 
+def kept_in(blocks: Iterable[tuple[int, int]]) -> bool | None:
+    """The same of how many came and were too slow in several blocks of time; null too where one of them contradicts:
+    requests that wait in one queue are not independent, and a single stall makes many of them slow."""
+    counts = [(count, slow) for count, slow in blocks if count]
+    found = kept(sum(count for count, _ in counts), sum(slow for _, slow in counts))
+    return found if all((slow <= (1 - WITHIN) * count) is found for count, slow in counts) else None
+
+
 def _fewer(count: int, share: float) -> int:
     """How many of ``count`` may be on the other side of a share; -1 where there are too few to tell."""
     allowed = slower_allowed(count, share)
@@ -157,7 +165,8 @@ def _judged(scenario: Scenario, load: Load, blocks: Sequence[tuple[list[Request]
     requests = [request for block, _ in blocks for request in block]
     seconds = sum(took for _, took in blocks)
     answered = [request for request in requests if request.answered]
-    good = sum(all(_keeps(request, objective) for objective in scenario.objectives) for request in requests)
+    slow = [sum(not _keeps_all(request, scenario.objectives) for request in block) for block, _ in blocks]
+    good = len(requests) - sum(slow)
     services = [request.answered.answer_ns for request in answered if request.answered]
     return replace(
         load,
@@ -166,10 +175,16 @@ def _judged(scenario: Scenario, load: Load, blocks: Sequence[tuple[list[Request]
         seconds=seconds,
         throughput=len(answered) / seconds if seconds else None,
         goodput=good / seconds if scenario.objectives and seconds else None,
-        held=kept(len(requests), len(requests) - good) if scenario.objectives else None,
+        held=kept_in((len(block), late) for (block, _), late in zip(blocks, slow, strict=True))
+        if scenario.objectives
+        else None,
         response_ms=_summary([request.response_ns for request in requests]),
         service_ms=_summary(services),
     )
+
+
+def _keeps_all(request: Request, objectives: Sequence[Objective]) -> bool:
+    return all(_keeps(request, objective) for objective in objectives)
 
 
 def _keeps(request: Request, objective: Objective) -> bool:

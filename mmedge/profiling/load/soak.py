@@ -63,6 +63,9 @@ def soak(
 ) -> list[Minute]:
     """Let candidates answer for ``seconds`` in all; ``look`` tells how the machine is since it was last asked.
 
+    Whoever is not first begins when the machine is warm, which `Minute.celsius_before` tells. A twin of the first
+    candidate would take its time and tell nothing: it is not to be among them.
+
     Raises:
         UsageError: there is no time for two minutes each.
     """
@@ -71,16 +74,15 @@ def soak(
         least = 2 * len(awake) * minute_s / 60
         raise UsageError(
             f"--soak is {seconds / 60:g} minutes, too few for a first and a last one of each candidate",
-            hint=f"at least {least:g} minutes for {len(awake)} candidates, the first one's twin included",
+            hint=f"at least {least:g} minutes for {len(awake)} candidates",
         )
-    look()
     minutes = []
     for minute in range(turns * len(awake)):
-        c = minute % len(awake)
+        c, before = minute % len(awake), look()
         took = _minute(awake[c], inputs, minute_s, lambda which, answered: keep(c, minute, which, answered), clock)  # noqa: B023
         host = look()
         median = float(np.median(took)) / 1e6
-        minutes.append(Minute(c, minute, len(took), median, host.celsius, host.mhz, host.throttled))
+        minutes.append(Minute(c, minute, len(took), median, host.celsius, host.mhz, host.throttled, before.celsius))
     return minutes
 
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from mmedge.profiling.load.load import Trial, highest_rate, kept, under_load
+from mmedge.profiling.load.load import Trial, highest_rate, kept, kept_in, under_load
 from mmedge.profiling.load.scenario import scenario_of
 from mmedge.profiling.messages import Answered
 
@@ -105,6 +105,22 @@ def test_99_of_100_must_be_known_to_be_in_time(count, slow, verdict):
 )
 def test_and_known_not_to_be(count, slow, verdict):
     assert kept(count, slow) is verdict
+
+
+@pytest.mark.parametrize(
+    ("blocks", "verdict"),
+    [
+        ([(331, 1), (331, 0)], True),
+        ([(331, 7), (331, 7)], False),
+        ([(331, 14), (331, 0)], None),
+        ([(331, 0), (0, 0), (331, 0)], True),
+        ([(600, 0), (40, 1)], None),
+        ([(0, 0)], None),
+    ],
+)
+def test_both_blocks_of_time_must_say_so(blocks, verdict):
+    """One stall makes many requests slow that wait behind each other."""
+    assert kept_in(blocks) is verdict
 
 
 def test_offline_all_come_at_once():

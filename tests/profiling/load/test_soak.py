@@ -61,6 +61,13 @@ def test_a_board_that_throttles_shows_in_the_last_minute():
         assert (found.first.median_ms, found.last.median_ms) == (1000, 2000)
 
 
+def test_how_warm_a_minute_begins_is_told():
+    """Whoever comes second begins where the first one ended."""
+    _, minutes = soaked(2, 6)
+    assert [minute.celsius_before for minute in minutes[:3]] == [40, 45, 50]
+    assert [minute.celsius for minute in minutes[:3]] == [45, 50, 55]
+
+
 def test_what_a_machine_does_not_tell_is_null():
     board = Board(1)
     minutes = soak(board.awake, 3, 120, lambda: Host(0, board.now), clock=lambda: board.now)
