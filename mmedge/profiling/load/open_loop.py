@@ -48,21 +48,6 @@ class Request(Struct, frozen=True):
         return self.answered.start_ns + self.answered.token_ns[0] - self.due_ns
 
 
-def offered(
-    ask: Ask,
-    inputs: int,
-    rate: float,
-    seconds: float,
-    seed: int,
-    *,
-    clock: Callable[[], int] = time.perf_counter_ns,
-    sleep: Callable[[float], None] = time.sleep,
-) -> list[Request]:
-    """Ask for ``inputs`` in turn as a Poisson process of ``rate`` arrivals per second brings them for ``seconds``."""
-    due = poisson(rate, seconds, seed)
-    return served(ask, inputs, due, seconds * PATIENCE, first=seed, clock=clock, sleep=sleep)
-
-
 def served(
     ask: Ask,
     inputs: int,

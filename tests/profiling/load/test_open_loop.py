@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from mmedge.profiling.load.open_loop import evenly, offered, poisson, served
+from mmedge.profiling.load.open_loop import PATIENCE, Request, evenly, poisson, served
 from mmedge.profiling.messages import Answered
 
 MS = 1_000_000
@@ -40,6 +40,12 @@ class Machine:
         return Answered("a", (1,), start, took, {"encode": took}, (took // 2,))
 
 
+def offered(machine: Machine, rate: float, seconds: float, seed: int) -> list[Request]:
+    """What becomes of a Poisson process of ``rate`` arrivals per second."""
+    due, patience = poisson(rate, seconds, seed), seconds * PATIENCE
+    return served(machine.ask, 5, due, patience, clock=machine.clock, sleep=machine.sleep)
+
+
 def test_response_times_count_from_when_a_request_was_due():
     machine = Machine(10.0)
     found = served(machine.ask, 3, [0, 0, 4 * MS, 50 * MS], clock=machine.clock, sleep=machine.sleep)
@@ -59,7 +65,7 @@ def test_requests_are_never_made_early_and_inputs_take_turns():
 def test_a_stall_delays_everyone_who_came_meanwhile():
     """A closed loop over the same time sees one slow answer in a thousand, the open one what users would have met."""
     machine = Machine(10.0, stall_ms=500, every_ms=10_000)
-    found = offered(machine.ask, 5, 20.0, 600.0, 7, clock=machine.clock, sleep=machine.sleep)
+    found = offered(machine, 20.0, 600.0, 7)
     responses = sorted(request.response_ns / MS for request in found)
     assert responses[int(len(responses) * 0.99)] > 400
     closed, machine = [], Machine(10.0, stall_ms=500, every_ms=10_000)
@@ -70,7 +76,7 @@ def test_a_stall_delays_everyone_who_came_meanwhile():
 
 def test_who_is_not_served_when_patience_ends_waits_for_ever():
     machine = Machine(100.0)
-    found = offered(machine.ask, 5, 50.0, 2.0, 1, clock=machine.clock, sleep=machine.sleep)
+    found = offered(machine, 50.0, 2.0, 1)
     answered = [request.answered is not None for request in found]
     assert answered == sorted(answered, reverse=True) and 39 <= sum(answered) <= 41 < len(answered)
     assert found[-1].response_ns == found[-1].first_token_ns == math.inf
@@ -93,7 +99,7 @@ def test_arrivals_are_a_poisson_process():
 def test_the_mean_wait_is_that_of_a_queue_with_one_server():
     """Poisson arrivals at 60 % of what a server with constant service time can do: Pollaczek and Khinchine."""
     machine = Machine(10.0)
-    found = offered(machine.ask, 5, 60.0, 2000.0, 5, clock=machine.clock, sleep=machine.sleep)
+    found = offered(machine, 60.0, 2000.0, 5)
     waits = [request.response_ns / MS - 10 for request in found]
     assert sum(waits) / len(waits) == pytest.approx(10 * 0.6 / (2 * 0.4), rel=0.05)
 
