@@ -153,6 +153,7 @@ def _check_places(run: Run) -> None:
     _check("$.answers", "input", (answer.input for answer in run.answers), inputs, "inputs")
     for name in ("process", "round", "start_ns", "answer_ns"):
         _check_size(name, (getattr(sample, name) for sample in run.samples))
+    _check("$.quality", "reference", (score.reference for score in run.quality), candidates, "candidates")
     for at, which, length in _lengths(run):
         if length != inputs:
             raise ValueError(f"it has {inputs} inputs, `{which}` of `$.quality[{at}]` has {length}")

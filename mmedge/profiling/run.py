@@ -32,7 +32,7 @@ OTHER = "other"
 
 Phase: TypeAlias = Literal["alone", "warmup", "round", "load", "soak"]
 Verdict: TypeAlias = Literal["faster", "slower", "same", "inconclusive"]
-QualityVerdict: TypeAlias = Literal["accepted", "worse", "inconclusive"]
+QualityVerdict: TypeAlias = Literal["accepted", "worse", "differs", "inconclusive"]
 Severity: TypeAlias = Literal["note", "warning", "error"]
 
 
@@ -235,7 +235,11 @@ class Host(Struct, frozen=True):
 
 
 class Memory(Struct, frozen=True):
-    """Bytes of a candidate's processes, in a stage of an answer; ``load``, ``steady`` and ``total`` too."""
+    """Bytes of a candidate's processes, in a stage of an answer; ``load``, ``steady`` and ``total`` too.
+
+    Of one group of processes, the one that ran alone. PSS was asked for again and again while it answered: a peak
+    between two looks is not in it, unlike in ``hwm``, which the kernel keeps.
+    """
 
     c: int
     stage: str
@@ -367,10 +371,10 @@ class Score(Struct, frozen=True):
     """By input; null where it was not answered or there is nothing to judge by."""
     mean: float | None
     agree: tuple[float | None, ...]
-    """By input, 1.0 where the text is exactly the baseline's."""
+    """By input, 1.0 where the text is exactly the reference's."""
     agreement: float | None
     edit: float | None
-    """Mean edit distance of tokens to the baseline's answer, as a share of the longer one."""
+    """Mean edit distance of tokens to the reference's answer, as a share of the longer one."""
     lost: float | None = None
     """Points of 100 that the mean is below the baseline's; without a metric, that the agreement is below 100."""
     low: float | None = None
@@ -379,6 +383,9 @@ class Score(Struct, frozen=True):
     mcnemar: float | None = None
     """p of right and wrong answers being as often exchanged one way as the other, where answers are right or wrong."""
     verdict: QualityVerdict | None = None
+    """``worse`` by a metric, ``differs`` from the reference without one; ``inconclusive`` for a few inputs."""
+    reference: int = 0
+    """Whose answers it agrees with or not: the first candidate in float32, else the baseline."""
 
 
 class Layer(Struct, frozen=True):
@@ -452,12 +459,18 @@ class Roof(Struct, frozen=True):
 
 
 class Absolute(Struct, frozen=True):
-    """A measure of one candidate."""
+    """A measure of one candidate.
+
+    The ``median`` of a time or an energy is the mean, on logarithms, of the medians of each group of processes, and its
+    interval Student's t over these; null with less than three groups. ``tokens_per_s`` is ``tpot_ms`` upside down. The
+    ``median`` of starts is that of all, ``low`` and ``high`` the lowest and the highest of them.
+    """
 
     c: int
     metric: str
     """``answer_ms``, ``ttft_ms``, ``tpot_ms``, ``itl_ms``, ``tokens_per_s``, ``<stage>_ms``, ``other_ms``,
-    ``peak_pss``, ``steady_pss``, ``peak_hwm``, ``bundle_bytes``, ``cold_ms``, ``answer_mj``, a metric of quality..."""
+    ``peak_pss``, ``steady_pss``, ``peak_hwm``, ``bundle_bytes``, ``cold_ms`` (``cold_miss_ms``: with nothing compiled),
+    ``answer_mj``, a metric of quality... Where there are several tasks ``<task>.answer_ms`` of each, and so on."""
     stat: str
     """``median``, ``p90``, ``p95``, ``p99``, ``p99.9``, ``mean``, ``max``, ``value``."""
     value: float | None
@@ -472,7 +485,11 @@ class Absolute(Struct, frozen=True):
 
 
 class Ratio(Struct, frozen=True):
-    """A measure of one candidate by the baseline's, paired by round."""
+    """A measure of one candidate by the baseline's, paired by round.
+
+    ``ratio`` is the mean, on logarithms, of the medians of each group of processes, and ``low`` and ``high`` are its
+    95 % interval by Student's t over these: processes are independent, rounds within them are not.
+    """
 
     c: int
     base: int

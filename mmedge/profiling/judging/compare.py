@@ -128,7 +128,9 @@ def _medians(run: Run, c: int, metric: str) -> tuple[float | None, float | None]
 def _judged_within(run: Run, c: int) -> Iterator[Quality]:
     own, base = ([score for score in run.quality if score.c == each] for each in (c, 0))
     for place, score in enumerate(own):
-        value, first = (score.mean, base[place].mean) if score.metric and place < len(base) else (score.agreement, 1.0)
+        beside = base[place] if place < len(base) else None
+        first = None if beside is None else beside.mean if score.metric else beside.agreement
+        value = score.mean if score.metric else score.agreement
         task = task_of(run, score)
         yield Quality(score.metric or "agreement", task, first, value, score.lost, score.low, score.high)
 

@@ -169,6 +169,8 @@ def _worst(found: list[Evidence], allowed: float) -> Evidence | None:
 
 def _lost_in(score: Score, metric: str) -> Evidence:
     value, low, high = score.lost, score.low, score.high
+    if metric == "agreement" and score.c == score.reference:
+        return Evidence("lost", 0.0, 0.0, 0.0)
     if metric != (score.metric or "agreement"):  # agreement, where the task has a metric of its own
         lost = 100 * (1 - _known(score.agree))
         if len(lost):

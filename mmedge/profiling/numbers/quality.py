@@ -1,10 +1,15 @@
-"""What answers are worth: the metric of the task, and how far they are from the baseline's."""
+"""What answers are worth: the metric of the task, and how far they are from those of the reference.
+
+The metric follows from the expected answers alone, so that no candidate's answers choose what they are judged by; it is
+the same for all candidates of a run. A text agrees or not with the reference: the first candidate in float32, which
+nothing was taken from, else the baseline.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from msgspec.structs import replace
@@ -12,48 +17,51 @@ from msgspec.structs import replace
 from mmedge.profiling.numbers.distributions import binomial_two_sided
 from mmedge.profiling.numbers.resampling import mean_interval
 from mmedge.profiling.numbers.text_scores import cider, edit_distance, plain, right, vqa
-from mmedge.profiling.run import Answer, Input, QualityVerdict, Run, Score
+from mmedge.profiling.run import Answer, QualityVerdict, Run, Score
 
 MARGIN = 1.0
 """Points of 100 that a candidate may lose."""
 MOST_UNLIKELY = 0.025
 """Chance that nothing changed among these inputs, although more changes elsewhere than the interval has."""
 
+FEWEST = 5
+"""Inputs below which nothing is said of all others."""
+LONGEST_EXACT = 3
+"""Words of captions that must be given word by word: people say longer ones in many ways."""
+FULL = "float32"
+
 PerInput: TypeAlias = tuple[float | None, ...]
+Expected: TypeAlias = Sequence[Sequence[str]]
+"""By input: its right answers."""
+Scoring: TypeAlias = Callable[[Sequence[str], Expected], list[float]]
+"""From answers to a score for each, 1 being right (`cider`: 10)."""
 
 
-class Asked(NamedTuple):
-    """An input with right answers, and what two candidates said to it."""
-
-    expected: tuple[str, ...]
-    answer: str
-    baseline: str
-
-
-Metric: TypeAlias = Callable[[Sequence[Asked]], tuple[str, list[float]]]
-"""From all inputs of a task to the metric's name and a score for each, 1 being right (`cider`: 10)."""
-
-
-def caption(asked: Sequence[Asked]) -> tuple[str, list[float]]:
-    """Word by word where each picture has one reference and the baseline gives most of them so, else CIDEr-D.
+def caption(expected: Expected) -> str:
+    """Word by word where all references are a few words, else CIDEr-D.
 
     One picture alone is judged word by word too: CIDEr weighs words by how few of the pictures have them.
     """
-    exactly = [right(each.baseline, each.expected) for each in asked]
-    if len(asked) == 1 or (all(len(each.expected) == 1 for each in asked) and 2 * sum(exactly) >= len(asked)):
-        return "exact", [right(each.answer, each.expected) for each in asked]
-    return "cider", cider([each.answer for each in asked], [each.expected for each in asked])
+    words = (len(text.split()) for texts in expected for text in texts)
+    return "exact" if len(expected) == 1 or max(words) <= LONGEST_EXACT else "cider"
 
 
-def ask(asked: Sequence[Asked]) -> tuple[str, list[float]]:
+def ask(expected: Expected) -> str:
     """Accuracy as VQA has it with several answers of people, exact with one."""
-    if all(len(each.expected) == 1 for each in asked):
-        return "exact", [right(each.answer, each.expected) for each in asked]
-    return "vqa", [vqa(each.answer, each.expected) for each in asked]
+    return "exact" if all(len(texts) == 1 for texts in expected) else "vqa"
 
 
-METRICS: MappingProxyType[str, Metric] = MappingProxyType({"caption": caption, "ask": ask})
-"""By task: a task that is not here is judged by agreement with the baseline."""
+METRICS: Mapping[str, Callable[[Expected], str]] = MappingProxyType({"caption": caption, "ask": ask})
+"""By task: a task that is not here is judged by agreement with the reference."""
+
+SCORINGS: Mapping[str, Scoring] = MappingProxyType(
+    {
+        "exact": lambda answers, expected: [right(*each) for each in zip(answers, expected, strict=True)],
+        "vqa": lambda answers, expected: [vqa(*each) for each in zip(answers, expected, strict=True)],
+        "cider": cider,
+    }
+)
+"""By metric."""
 
 
 def scores_of(run: Run, margin: float = MARGIN) -> tuple[Score, ...]:
@@ -63,9 +71,18 @@ def scores_of(run: Run, margin: float = MARGIN) -> tuple[Score, ...]:
     elsewhere when no answer at all changed here: a handful of equal answers is no proof.
     """
     answers = _answers(run)
+    reference = _reference(run, answers)
     return tuple(
-        _score(run, answers, c, task, margin) for task in run.tasks for c in range(len(run.candidates)) if answers[c]
+        _score(run, answers, c, task, reference, margin)
+        for task in run.tasks
+        for c in range(len(run.candidates))
+        if answers[c]
     )
+
+
+def _reference(run: Run, answers: list[dict[int, Answer]]) -> int:
+    full = (c for c, each in enumerate(run.candidates) if answers[c] and {*each.precisions.values()} == {FULL})
+    return next(full, 0)
 
 
 def most_changed(inputs: int) -> float:
@@ -81,11 +98,12 @@ def _answers(run: Run) -> list[dict[int, Answer]]:
     return found
 
 
-def _score(run: Run, answers: list[dict[int, Answer]], c: int, task: str, margin: float) -> Score:
+def _score(run: Run, answers: list[dict[int, Answer]], c: int, task: str, reference: int, margin: float) -> Score:
     items = run.inputs.items
-    asked = [at for at in sorted(answers[c].keys() & answers[0].keys()) if items[at].task == task]
-    agree = _spread(len(items), asked, [float(answers[c][at].text == answers[0][at].text) for at in asked])
-    metric, own, first = _judged(items, answers, c, task)
+    asked = [at for at in sorted(answers[c].keys() & answers[reference].keys()) if items[at].task == task]
+    pairs = [(answers[c][at], answers[reference][at]) for at in asked]
+    agree = _spread(len(items), asked, [float(one.text == two.text) for one, two in pairs])
+    metric, own, first = _judged(run, answers, c, task)
     found = Score(
         c=c,
         metric=metric,
@@ -93,27 +111,26 @@ def _score(run: Run, answers: list[dict[int, Answer]], c: int, task: str, margin
         mean=_mean(own),
         agree=agree,
         agreement=_mean(agree),
-        edit=_mean([edit_distance(*_words(answers[c][at], answers[0][at])) for at in asked]),
+        edit=_mean([edit_distance(*_words(*pair)) for pair in pairs]),
+        reference=reference,
     )
-    if c == 0:
+    if c == (0 if metric else reference):
         return found
     return _compared(found, own, first, margin) if metric else _compared(found, agree, [1.0] * len(agree), margin)
 
 
-def _judged(
-    items: Sequence[Input], answers: list[dict[int, Answer]], c: int, task: str
-) -> tuple[str, PerInput, PerInput]:
+def _judged(run: Run, answers: list[dict[int, Answer]], c: int, task: str) -> tuple[str, PerInput, PerInput]:
     """The task's metric, and by input the scores of the candidate and of the baseline."""
-    known = [at for at in answers[c].keys() & answers[0].keys() if items[at].task == task and items[at].expected]
-    known.sort()
+    items = run.inputs.items
+    judged = [at for at, item in enumerate(items) if item.task == task and item.expected]
+    known = [at for at in judged if at in answers[c] and at in answers[0]]
     nothing: PerInput = (None,) * len(items)
     if task not in METRICS or not known:
         return "", nothing, nothing
-    own, first = (
-        METRICS[task]([Asked(items[at].expected, answers[who][at].text, answers[0][at].text) for at in known])
-        for who in (c, 0)
-    )
-    return own[0], _spread(len(items), known, own[1]), _spread(len(items), known, first[1])
+    metric = METRICS[task]([items[at].expected for at in judged])
+    expected = [items[at].expected for at in known]
+    own, first = (SCORINGS[metric]([answers[who][at].text for at in known], expected) for who in (c, 0))
+    return metric, _spread(len(items), known, own), _spread(len(items), known, first)
 
 
 def _compared(found: Score, own: Sequence[float | None], first: Sequence[float | None], margin: float) -> Score:
@@ -131,7 +148,7 @@ def _compared(found: Score, own: Sequence[float | None], first: Sequence[float |
         low=low,
         high=high,
         mcnemar=binomial_two_sided(*table) if table else None,
-        verdict=_verdict(low, high, margin) if pairs[:, 0].any() else "inconclusive",
+        verdict=_verdict(found, low, high, margin) if pairs[:, 0].any() and len(pairs) >= FEWEST else "inconclusive",
     )
 
 
@@ -140,11 +157,11 @@ def _exchanged(pairs: np.ndarray) -> tuple[int, int]:
     return int((pairs[:, 0] > pairs[:, 1]).sum()), int((pairs[:, 0] < pairs[:, 1]).sum())
 
 
-def _verdict(low: float, high: float, margin: float) -> QualityVerdict:
-    """Accepted: certainly within the margin. Worse: certainly not."""
+def _verdict(found: Score, low: float, high: float, margin: float) -> QualityVerdict:
+    """Accepted: certainly within the margin. Worse: certainly not; without right answers it only differs."""
     if high < margin:
         return "accepted"
-    return "worse" if low > margin else "inconclusive"
+    return ("worse" if found.metric else "differs") if low > margin else "inconclusive"
 
 
 def _words(one: Answer, two: Answer) -> Iterator[Sequence[object]]:

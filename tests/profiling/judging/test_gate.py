@@ -311,6 +311,11 @@ def test_what_is_measured_after_the_rounds_does_not_prolong_them(judge):
     assert not judge('metric = "cold_ms"\nmax = "1 s"').undecided
 
 
+def test_the_reference_agrees_with_itself(judge):
+    rule = 'metric = "agreement"\nnoninferior = 1.0'
+    assert judge(rule, replace(score(None, None), reference=CANDIDATE)).exit_code == 0
+
+
 def test_measuring_longer_helps_times_alone(judge):
     assert judge(SLOWER, ratio(1.04, 1.06)).undecided
     assert not judge(SLOWER, ratio(0.9, 1.0)).undecided

@@ -84,13 +84,54 @@ def test_several_right_answers_of_people_are_judged_as_vqa_has_it(scored):
     assert (found.metric, found.mean) == ("vqa", pytest.approx(2 / 3))
 
 
-def test_captions_that_the_baseline_gives_word_by_word_are_right_or_wrong(scored):
-    assert scored(task="caption")[1].metric == "exact"
+@pytest.mark.parametrize(
+    ("expected", "metric"),
+    [(("yes",), "exact"), (("a red cat", "one cat"), "exact"), (("a cat on a mat", "a cat"), "cider")],
+)
+def test_captions_of_a_few_words_are_right_or_wrong_others_more_or_less_alike(expected, metric, scored):
+    assert scored(task="caption", expected=expected)[1].metric == metric
+    assert scored(task="caption", expected=expected, base_wrong=range(COUNT))[1].metric == metric
 
 
-def test_other_captions_are_as_good_as_they_are_alike(scored):
-    found = scored(task="caption", expected=("yes sir", "a yes"))[1]
-    assert (found.metric, found.mcnemar) == ("cider", None)
+def test_a_metric_of_likeness_has_no_wrong_answers_to_count(scored):
+    assert scored(task="caption", expected=("a yes it is",))[1].mcnemar is None
+
+
+def test_one_metric_judges_all_candidates_whatever_they_answered(make_run):
+    run = make_run(inputs=8, finished=False)
+    items = (replace(run.inputs.items[0], expected=("a long and winding caption",)), *run.inputs.items[1:])
+    answers = tuple(each for each in run.answers if (each.c, each.input) != (1, 0))
+    found = scores_of(replace(run, inputs=replace(run.inputs, items=items), answers=answers))
+    assert {each.metric for each in found} == {"cider"}
+
+
+def of_precisions(run, *precisions):
+    """Without right answers; the second candidate answers the first input otherwise."""
+    pairs = zip(run.candidates, precisions, strict=True)
+    items = tuple(replace(item, expected=()) for item in run.inputs.items)
+    candidates = tuple(replace(each, precisions=dict.fromkeys(each.precisions, said)) for each, said in pairs)
+    return replace(run, candidates=candidates, inputs=replace(run.inputs, items=items))
+
+
+def test_answers_agree_or_not_with_the_first_in_float32(make_run):
+    run = of_precisions(make_run(finished=False), "int8", "float32", "int8")
+    first, full, twin = scores_of(run)
+    assert {each.reference for each in (first, full, twin)} == {1}
+    assert (first.agreement, full.agreement, first.lost, full.lost) == (7 / 8, 1.0, pytest.approx(12.5), None)
+
+
+def test_without_a_candidate_in_float32_they_agree_or_not_with_the_baseline(make_run):
+    first, other, _ = scores_of(of_precisions(make_run(finished=False), "int8", "int4", "int8"))
+    assert (other.reference, first.agreement, other.agreement) == (0, 1.0, 7 / 8)
+
+
+def test_without_right_answers_others_differ_rather_than_being_worse(scored):
+    assert scored(wrong=range(40), expected=())[1].verdict == "differs"
+
+
+def test_a_few_inputs_tell_nothing_of_all_others(scored):
+    found = scored(wrong=range(4), count=4)[1]
+    assert (found.lost, found.verdict) == (100.0, "inconclusive")
 
 
 def test_a_task_without_a_metric_is_judged_by_agreement(scored):
