@@ -60,12 +60,14 @@ def check(quick: bool) -> dict[str, object]:
     began, runs = time.monotonic(), 1 if quick else 4
     ours: Counter[str] = Counter()
     theirs: Counter[str] = Counter()
-    floors = []
+    floors, runs_with = [], 0
     with noise() as source:
         for seed in range(runs):
             run = run_of([0.0] * (IDENTICAL - 1), PROCESSES, ROUNDS, seed)
             table = table_of(run.rounds, len(run.candidates), only_answers=True)
-            ours += interleaved(table)
+            verdicts = interleaved(table)
+            runs_with += verdicts["faster"] + verdicts["slower"] > 0
+            ours += verdicts
             theirs += in_turn(table)
             floors.append(round(run.results.aa.floor, 4) if run.results.aa else None)
     comparisons = runs * math.comb(IDENTICAL, 2)
@@ -75,6 +77,8 @@ def check(quick: bool) -> dict[str, object]:
         "bound": f"at most {MOST:.0%} false differences (margin {MARGIN:.0%})",
         "counts": f"{runs} runs of {IDENTICAL} identical candidates, {PROCESSES} groups of processes, {ROUNDS} rounds: "
         f"{comparisons} comparisons; asked for: 100 runs",
+        "headline": f"{false} of {comparisons} comparisons came out as a difference; comparisons of one run share "
+        f"processes; runs that are independent of each other: {runs}, of which with a difference: {runs_with}",
         "noise": source,
         "noise_floors": floors,
         "false_differences": false,
