@@ -30,9 +30,10 @@ from mmedge.profiling.judging.matching import (
     matched,
     others_of,
 )
-from mmedge.profiling.judging.quality_apart import judged_apart, task_of
+from mmedge.profiling.judging.quality_apart import judged_apart
 from mmedge.profiling.numbers.estimates import RATE
-from mmedge.profiling.numbers.ratios import Estimate, judge
+from mmedge.profiling.numbers.quality import task_of
+from mmedge.profiling.numbers.ratios import Estimate, bias_between, judge
 from mmedge.profiling.run import Run, Verdict
 
 VALUES = ("peak_pss", "steady_pss", "peak_hwm", "peak_gpu", "bundle_bytes", "cold_ms", "warm_ms", "max_rate")
@@ -159,8 +160,10 @@ def _verdicts(found: Sequence[Estimate | None], a: Run, b: Run) -> list[Verdict 
 
 
 def _floor(a: Run, b: Run) -> float:
+    """By the rule of one run (`ratios.bias_of`): chance alone is in the intervals already."""
     drifted = drift(a, b) or 1.0
-    return max(drifted, 1 / drifted, *(1 + run.results.aa.floor for run in (a, b) if run.results.aa)) - 1
+    shown = (bias_between(aa.low, aa.high) for run in (a, b) if (aa := run.results.aa) and aa.low > 0)
+    return max(drifted - 1, 1 / drifted - 1, *shown)
 
 
 def _by_direction(metric: str, ratio: float, verdict: Verdict | None) -> Verdict | None:

@@ -8,9 +8,9 @@ import numpy as np
 
 from mmedge.profiling.judging.comparison import Quality
 from mmedge.profiling.judging.matching import Subject
-from mmedge.profiling.numbers.quality import most_changed
+from mmedge.profiling.numbers.quality import most_changed, task_of
 from mmedge.profiling.numbers.resampling import mean_interval
-from mmedge.profiling.run import Run, Score
+from mmedge.profiling.run import Score
 
 
 def judged_apart(a: Subject, b: Subject) -> Iterator[Quality]:
@@ -50,9 +50,3 @@ def _quality(metric: str, task: str, both: np.ndarray) -> Quality:
     # As in `quality.scores_of`: no loss among a few inputs is no proof that there is none among many.
     high = max(high, 100 * first * most_changed(len(both)))
     return Quality(metric, task, first, second, float(lost.mean()), low, high)
-
-
-def task_of(run: Run, score: Score) -> str:
-    """Of the inputs that it judges."""
-    judged = (at for at, agrees in enumerate(score.agree) if agrees is not None)
-    return next((run.inputs.items[at].task for at in judged), "")

@@ -90,6 +90,12 @@ def most_changed(inputs: int) -> float:
     return 1.0 - float(MOST_UNLIKELY ** (1 / inputs))
 
 
+def task_of(run: Run, score: Score) -> str:
+    """Of the inputs that it judges."""
+    judged = (at for at, agrees in enumerate(score.agree) if agrees is not None)
+    return next((run.inputs.items[at].task for at in judged), "")
+
+
 def _answers(run: Run) -> list[dict[int, Answer]]:
     """By candidate and input."""
     found: list[dict[int, Answer]] = [{} for _ in run.candidates]

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from mmedge.profiling.numbers.estimates import stages_of
 from mmedge.profiling.numbers.percentiles import PERCENTILES
-from mmedge.profiling.run import OTHER, Run, Score
+from mmedge.profiling.numbers.quality import task_of
+from mmedge.profiling.run import OTHER, Roof, Run, Score
 from mmedge.profiling.showing.terminal_rows import (
     NONE,
     TWIN,
@@ -26,7 +27,10 @@ CHANGED = 3
 """Changed answers that are shown of each candidate."""
 
 _SPEED = ("{:<3}", "{:>10}", "{:>17}", "{:>9}", "{:>15}", " {}")
+_SPEED_OF_TASKS = ("{:<3}", "{:<7}", *_SPEED[1:])
 _COST = ("{:<3}", "{:>8}", "{:>8}", "{:>8}", "{:>8}", "{:>9}", "{:>19}", "{}")
+_COST_OF_TASKS = ("{:<7}", "{:>7}", *_COST[2:])
+_SAID = {"accepted": "ok", "worse": "WORSE", "differs": "differs", "inconclusive": "unclear", None: ""}
 
 
 def lines(run: Run) -> Iterator[str]:
@@ -77,51 +81,73 @@ def _seconds(run: Run) -> float:
 
 
 def _speed(run: Run) -> Iterator[str]:
-    rows = []
+    """One line a candidate; of several tasks one more for each, as no answer takes what lies between them."""
+    rows: list[tuple[str, ...]] = []
+    tasks = _tasks(run)
     for c, mark in enumerate(marks(run)):
         answer, ratio = run.absolute(c, "answer_ms"), run.ratio(c)
         if c:
             compared = (f"x{ratio.ratio:.3f}" if ratio else NONE, interval(ratio), ratio.verdict if ratio else NONE)
         else:
             compared = ("baseline", "", "")
-        rows.append((mark, middle(answer), interval(answer), *compared))
-    yield from table(_SPEED, ("", "answer ms", "95 % interval", "to 1", "95 % interval", "verdict"), rows)
+        rows.append((mark, "all", "", "", *compared) if tasks else (mark, middle(answer), interval(answer), *compared))
+        for task in tasks:
+            answer = run.absolute(c, f"{task}.answer_ms")
+            rows.append(("", _short(task), middle(answer), interval(answer), "", "", ""))
+    heads = ("answer ms", "95 % interval", "to 1", "95 % interval", "verdict")
+    yield from table(_SPEED_OF_TASKS if tasks else _SPEED, ("", *(("task",) if tasks else ()), *heads), rows)
     margin, aa = run.protocol.margin, run.results.aa
     least = margin if aa is None or aa.low <= 1 <= aa.high else max(margin, aa.floor)
     yield from wrapped("", f"faster, slower: by more than {least:.1%}; same: by less than {margin:.1%}; to 1: by round")
 
 
 def _costs(run: Run) -> Iterator[str]:
-    """One line a candidate; one more for every further task that was asked."""
+    """One line a candidate; one more for each of several tasks."""
     rows: list[tuple[str, ...]] = []
+    tasks = _tasks(run)
     for c, mark in enumerate(marks(run)):
-        speed = (middle(run.absolute(c, metric)) for metric in ("ttft_ms", "tokens_per_s"))
-        size = (mebibytes(_value(run, c, metric)) for metric in ("peak_pss", "bundle_bytes"))
-        cells: tuple[str, ...] = (mark, *speed, *size)
-        scores = [score for score in run.quality if score.c == c]
-        twin = c == len(run.candidates) - 1
-        if len(scores) == 1:
-            rows.append((*cells, *_quality(scores[0], twin)))
-        else:
-            rows.append((*cells, "" if scores else NONE, "" if scores else NONE, ""))
-            rows += [("", _task(run, score), "", "", "", *_quality(score, twin)) for score in scores]
+        size = tuple(mebibytes(_value(run, c, metric)) for metric in ("peak_pss", "bundle_bytes"))
+        if not tasks:
+            rows.append((mark, *_pace(run, c, ""), *size, *_quality(run, c, None)))
+            continue
+        rows.append((mark, "", "", *size, "", "", ""))
+        rows += [(_short(task), *_pace(run, c, f"{task}."), "", "", *_quality(run, c, task)) for task in tasks]
     metrics = "/".join(dict.fromkeys(score.metric or "agreement" for score in run.quality))
     heads = ("", "TTFT ms", "tokens/s", "peak MiB", "file MiB", metrics if 0 < len(metrics) < 10 else "quality")
-    yield from table(_COST, (*heads, "points lost", ""), rows)
-    yield from wrapped("", "points lost: of 100, to 1, 95 % interval over inputs; peak: proportional set size (PSS)")
+    yield from table(_COST_OF_TASKS if tasks else _COST, (*heads, "points lost", ""), rows)
+    judged = " and ".join(dict.fromkeys(map(_beside, run.quality)))
+    lost = f"points lost: of 100, {judged}, 95 % interval over inputs; " if judged else ""
+    yield from wrapped("", f"{lost}peak: proportional set size (PSS)")
 
 
-def _task(run: Run, score: Score) -> str:
-    """Which it is of."""
-    asked = (item.task for item, agrees in zip(run.inputs.items, score.agree, strict=True) if agrees is not None)
-    return printable(next(asked, ""))[:8]
+def _beside(score: Score) -> str:
+    return f"to 1 by {score.metric}" if score.metric else f"to {score.reference + 1} by agreement"
 
 
-def _quality(score: Score, twin: bool) -> tuple[str, str, str]:
+def _tasks(run: Run) -> tuple[str, ...]:
+    """Several that were asked; none where all answers are of one."""
+    return run.tasks if len(run.tasks) > 1 else ()
+
+
+def _short(task: str) -> str:
+    return printable(task)[:7]
+
+
+def _pace(run: Run, c: int, task: str) -> tuple[str, str]:
+    first, rate = (run.absolute(c, f"{task}{metric}") for metric in ("ttft_ms", "tokens_per_s"))
+    return middle(first), middle(rate)
+
+
+def _quality(run: Run, c: int, task: str | None) -> tuple[str, str, str]:
+    """Of a task, or of the only one."""
+    score = next((each for each in run.quality if each.c == c and task in (None, task_of(run, each))), None)
+    if score is None:
+        return NONE, NONE, ""
     value = number(score.mean if score.metric else score.agreement)
     if score.lost is None or score.low is None or score.high is None:
-        return value, NONE if score.c else "baseline", ""
-    said = {"accepted": "ok", "worse": "WORSE", "inconclusive": "unclear", None: ""}[None if twin else score.verdict]
+        is_first = c == (0 if score.metric else score.reference)
+        return value, ("reference" if c else "baseline") if is_first else NONE, ""
+    said = "" if c == len(run.candidates) - 1 else _SAID[score.verdict]
     return value, f"{points(score.lost)} [{points(score.low)},{points(score.high)}]", said
 
 
@@ -135,11 +161,17 @@ def _details(run: Run) -> Iterator[str]:
     for c, mark in enumerate(marks(run)[:-1]):
         stages = [(stage, run.absolute(c, f"{stage}_ms")) for stage in (*stages_of(run), OTHER)]
         shown = " | ".join(f"{stage} {number(found.value)}" for stage, found in stages if found)
-        yield from wrapped(f"{mark:<3} stages, ms: ", shown) if shown else ()
-        yield from wrapped(f"{mark:<3} answers, ms: ", "  ".join(_percentiles(run, c)))
+        yield from wrapped(f"{mark:<3} stages, ms{' (all tasks)' if _tasks(run) else ''}: ", shown) if shown else ()
+        for task in _tasks(run) or ("",):
+            label, prefix = (f" ({task})", f"{task}.") if task else ("", "")
+            yield from wrapped(f"{mark:<3} answers, ms{label}: ", "  ".join(_percentiles(run, c, f"{prefix}answer_ms")))
         if roofs := [roof for roof in run.roofline if roof.c == c]:
-            said = (f"{r.stage} {r.share:.0%} of {'GEMM peak' if r.bound == 'compute' else 'bandwidth'}" for r in roofs)
-            yield from wrapped(f"{mark:<3} roof: ", ", ".join(said))
+            yield from wrapped(f"{mark:<3} roof: ", ", ".join(map(_roof, roofs)))
+        peaks = [(name, _value(run, c, metric)) for name, metric in (("PSS", "peak_pss"), ("VmHWM", "peak_hwm"))]
+        if any(size is not None for _, size in peaks):
+            yield from wrapped(
+                f"{mark:<3} peak, MiB: ", " | ".join(f"{name} {mebibytes(size)}" for name, size in peaks)
+            )
         if memory := [row for row in run.memory if row.c == c and row.pss is not None]:
             said = (f"{row.stage} {mebibytes(row.pss)}" for row in memory)
             yield from wrapped(f"{mark:<3} PSS, MiB: ", " | ".join(said))
@@ -149,9 +181,15 @@ def _details(run: Run) -> Iterator[str]:
         yield from wrapped("energy: ", f"not measurable: {run.energy.reason}")
 
 
-def _percentiles(run: Run, c: int) -> Iterator[str]:
+def _roof(roof: Roof) -> str:
+    limit = "GEMM peak" if roof.bound == "compute" else "bandwidth"
+    share = f"{roof.share:.0%}" if roof.valid else NONE
+    return f"{roof.stage} {share} of {limit}{' in cache' if roof.in_cache else ''}"
+
+
+def _percentiles(run: Run, c: int, metric: str) -> Iterator[str]:
     for stat in PERCENTILES:
-        found = run.absolute(c, "answer_ms", stat)
+        found = run.absolute(c, metric, stat)
         if found is None or found.high is None:
             yield f"{stat} {NONE}"
         elif found.value is None:
@@ -181,18 +219,19 @@ def _energy(run: Run, c: int, mark: str) -> Iterator[str]:
 
 
 def _changed(run: Run) -> Iterator[str]:
-    """Answers that are not the baseline's."""
+    """Answers that are not the reference's."""
+    first = run.quality[0].reference if run.quality else 0
     texts: dict[tuple[int, int], str] = {}
     for answer in run.answers:
         texts.setdefault((answer.c, answer.input), answer.text)
     for c, mark in enumerate(marks(run)):
-        both = [at for at in range(len(run.inputs.items)) if (c, at) in texts and (0, at) in texts]
-        changed = [at for at in both if texts[c, at] != texts[0, at]]
+        both = [at for at in range(len(run.inputs.items)) if (c, at) in texts and (first, at) in texts]
+        changed = [at for at in both if texts[c, at] != texts[first, at]]
         if changed:
-            yield f"{mark} answers {len(changed)} of {len(both)} inputs otherwise than {marks(run)[0]}"
+            yield f"{mark} answers {len(changed)} of {len(both)} inputs otherwise than {marks(run)[first]}"
         for at in changed[:CHANGED]:
             name = printable(run.inputs.items[at].id)[-40:]
-            yield from wrapped(f"    {name}: ", f'"{texts[0, at]}" -> "{texts[c, at]}"')
+            yield from wrapped(f"    {name}: ", f'"{texts[first, at]}" -> "{texts[c, at]}"')
 
 
 def _doubts(run: Run) -> Iterator[str]:

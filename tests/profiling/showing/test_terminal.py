@@ -83,12 +83,46 @@ def test_quality_has_its_interval_and_verdict(make_run):
     assert row.split()[-4:] == ["0.000", "+100", "[+100,+100]", "WORSE"]
 
 
-def test_the_quality_of_two_tasks_stands_in_two_rows(make_run):
-    run = make_run(finished=False)
+@pytest.fixture
+def two_tasks(make_run):
+    """Answers to every other input take ten times as long."""
+    run = make_run(finished=False, base_ms=1e5)
     items = tuple(replace(item, task="ask" if at % 2 else "caption") for at, item in enumerate(run.inputs.items))
-    shown = list(lines(finished(replace(run, inputs=replace(run.inputs, items=items)))))
-    assert [each.split()[:2] for each in shown if "unclear" in each] == [["caption", "0.750"], ["ask", "1.00"]]
-    assert max(map(len, shown)) <= WIDTH
+    samples = tuple(replace(s, answer_ns=s.answer_ns * 10 if s.input % 2 else s.answer_ns) for s in run.samples)
+    return finished(replace(run, samples=samples, inputs=replace(run.inputs, items=items)))
+
+
+def test_each_of_two_tasks_has_its_rows(two_tasks):
+    shown = list(lines(two_tasks))
+    found = [each.split() for each in shown if "unclear" in each]
+    assert [(each[0], each[3]) for each in found] == [("caption", "0.750"), ("ask", "1.00")]
+    times = [each.split()[:2] for each in shown if each.startswith("    caption") or each.startswith("    ask")]
+    assert len(times) == 6 and float(times[1][1]) > 5 * float(times[0][1])
+    assert "1   answers, ms (ask): p90 " in text(two_tasks) and max(map(len, shown)) <= WIDTH
+
+
+def test_no_time_lies_between_two_tasks(two_tasks):
+    middle = f"{two_tasks.absolute(0, 'answer_ms').value:.0f}"
+    assert middle not in text(two_tasks) and line(two_tasks, "1   all").split() == ["1", "all", "baseline"]
+
+
+def test_few_inputs_are_plainly_unclear(make_run):
+    row = next(each for each in lines(make_run(inputs=3, changed=3)) if "+100" in each)
+    assert row.split()[-1] == "unclear"
+
+
+def test_without_right_answers_it_is_said_whom_answers_agree_with(make_run):
+    run = make_run(changed=8, finished=False)
+    items = tuple(replace(item, expected=()) for item in run.inputs.items)
+    first, second, twin = (
+        replace(each, precisions={"all": precision})
+        for each, precision in zip(run.candidates, ("int8", "float32", "int8"), strict=True)
+    )
+    run = replace(run, candidates=(first, second, twin), inputs=replace(run.inputs, items=items))
+    shown = text(finished(run))
+    assert "to 2 by agreement" in shown and "1 answers 8 of 8 inputs otherwise than 2" in shown
+    rows = [each.split() for each in shown.splitlines() if "reference" in each or "differs" in each]
+    assert [(row[0], row[-1]) for row in rows] == [("1", "differs"), ("2", "reference")]
 
 
 def test_changed_answers_are_counted_and_the_first_three_shown(make_run):
@@ -109,6 +143,17 @@ def test_everything_that_was_measured_has_its_table(make_run):
     shown = text(make_run(extras=True))
     for heading in ("start ms", "rate/s", "minute", "roof: ", "memory limit: works with 200.0 MiB, not with 100.0 MiB"):
         assert heading in shown
+
+
+def test_a_roof_says_where_the_cache_holds_all(make_run):
+    run = make_run(extras=True)
+    first, *others = run.roofline
+    shown = text(replace(run, roofline=(replace(first, in_cache=True), *others)))
+    assert "encode 61% of GEMM peak in cache, decode_loop 74% of bandwidth" in shown
+
+
+def test_the_highest_share_of_memory_stands_beside_what_was_resident(make_run):
+    assert "1   peak, MiB: PSS 320.0 | VmHWM 352.0" in text(make_run())
 
 
 def test_what_was_not_measured_has_none(make_run):
