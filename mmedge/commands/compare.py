@@ -15,7 +15,8 @@ _ROW = ("{:<17}", "{:>8}", "{:>8}", "{:>7}", "{:>14}", " {}")
 
 
 def compare(a: Path, b: Path | None = None, /, *, unpaired: bool = False, json: bool = False) -> int:
-    """Compare the candidates of one run, or with --unpaired those of two runs that were measured apart.
+    """Compare the candidates of one run, or with --unpaired those of two runs that were measured apart: 9 when nothing
+    can be told, because all is inconclusive or not valid, or because the machines differ.
 
     Args:
         a: What `mmedge profile -o` wrote.
@@ -32,11 +33,11 @@ def compare(a: Path, b: Path | None = None, /, *, unpaired: bool = False, json: 
     found = run(first, read_run(b) if b else first, (str(a), str(b or a)), unpaired=unpaired)
     if json:
         print(msgspec.json.format(msgspec.json.encode(found)).decode())
-        return 0
+        return found.exit_code
     label = "" if found.paired else "UNPAIRED "
     for line in _lines(found, len(label)):
         print(f"{label}{line}".rstrip())
-    return 0
+    return found.exit_code
 
 
 def _lines(found: Comparison, narrower: int) -> Iterator[str]:

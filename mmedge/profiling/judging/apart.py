@@ -5,7 +5,7 @@ Answers to the same inputs are compared: each logarithm is taken less what its i
 runs' medians, so that runs which asked some inputs more often than others still compare. The rest is as in `ratios`:
 the processes' medians are the independent values, and the interval is Welch's t over the two sets of them (B. L. Welch
 1947), as it is Student's over one. It knows nothing of drift. So nothing is claimed below what either run's baseline
-differs from itself, nor below what the fixed computation before each round changed by from one run to the other.
+certainly differs from itself, nor below what the fixed computation before each round changed by from one to the other.
 """
 
 from __future__ import annotations

@@ -9,6 +9,8 @@ from msgspec import Struct
 from mmedge.profiling.run import Verdict
 
 SCHEMA = "mmedge.compare/1"
+UNDECIDED = 9
+"""Exit code where it can be told neither way."""
 UNPAIRED, INCOMPLETE, INVALID, UNVERIFIED = "UNPAIRED", "INCOMPLETE", "INVALID", "UNVERIFIED"
 
 Match: TypeAlias = Literal["run", "name", "bundle", "only"]
@@ -90,7 +92,14 @@ class Comparison(Struct, frozen=True):
     drift: float | None
     """How long a fixed computation took in B by what it took in A; null in one run, or where it was not measured."""
     floor: float
-    """Smallest difference that may be claimed, as a share: by drift, or by what a baseline differs from itself."""
+    """Smallest difference that may be claimed, as a share: by drift, or by how a baseline differs from itself."""
     differs: dict[str, tuple[str | None, str | None]]
     """Versions, and settings that make answers other work; null where one has none."""
     pairs: tuple[Pair, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """9 where nothing that is compared may be said: all of it inconclusive, not valid, or of two machines."""
+        valid = (pair for pair in self.pairs if INVALID not in pair.marks)
+        said = {each.verdict for pair in valid for each in pair.differences}
+        return 0 if said & {"faster", "slower", "same"} else UNDECIDED

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 from msgspec import Struct
 
 from mmedge.errors import UsageError
-from mmedge.profiling.judging.comparison import UNPAIRED, UNVERIFIED, Comparison
+from mmedge.profiling.judging.comparison import UNDECIDED, UNPAIRED, UNVERIFIED, Comparison
 from mmedge.profiling.judging.evidence import (
     Evidence,
     bias_in,
@@ -24,8 +24,8 @@ from mmedge.profiling.run import Run
 
 Word: TypeAlias = Literal["holds", "broken", "inconclusive"]
 
-WORSE, COSTLIER, UNDECIDED = 7, 8, 9
-"""Exit codes: quality, then time or size, then neither way."""
+WORSE, COSTLIER = 7, 8
+"""Exit codes: quality, then time or size, then neither way (`comparison.UNDECIDED`)."""
 OFTEN = 0.05
 """Share of the rounds in which the processor may be throttled."""
 

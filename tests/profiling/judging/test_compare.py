@@ -172,6 +172,16 @@ def test_a_run_that_is_not_valid_is_marked(run):
     assert found.marks == ("INVALID",) and found.a.doubts == (flag.text,)
 
 
+def test_nothing_is_told_of_what_is_inconclusive_or_not_valid(run):
+    one = run()
+    assert compare(one, one, FILES).exit_code == 0
+    assert compare(*[replace(one, validity=Validity(False))] * 2, FILES).exit_code == 9
+    open_ = tuple(replace(ratio, verdict="inconclusive") for ratio in one.results.ratios)
+    assert compare(*[replace(one, results=replace(one.results, ratios=open_))] * 2, FILES).exit_code == 9
+    known = (replace(open_[0], verdict="faster"), *open_[1:])
+    assert compare(*[replace(one, results=replace(one.results, ratios=known))] * 2, FILES).exit_code == 0
+
+
 def test_each_task_is_judged_by_itself(run):
     one = run()
     items = (*one.inputs.items[:4], *(replace(item, task="ask", text="what?") for item in one.inputs.items[4:]))
