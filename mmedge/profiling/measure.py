@@ -182,7 +182,7 @@ class Measurement:
         with self.meter.window() as window:
             answered = worker.ask(self.order_of(index), self._patience())
         self.slowest_s = max(self.slowest_s, answered.answer_ns / 1e9)
-        self.keep(answered, number, index, group, turn, phase, window.energy_mj)
+        self.keep(answered, number, index, group, turn, phase, window.energy_mj, window.seconds)
         return answered
 
     def keep(
@@ -194,6 +194,7 @@ class Measurement:
         turn: int,
         phase: Phase,
         energy_mj: dict[str, float] | None = None,
+        energy_s: float = 0.0,
         due_ns: int | None = None,
     ) -> None:
         """As a sample."""
@@ -210,6 +211,7 @@ class Measurement:
             token_ns=answered.token_ns,
             answer=self.answers.setdefault(said, len(self.answers)),
             energy_mj=energy_mj or {},
+            energy_s=round(energy_s, 6) if energy_mj else 0.0,
             due_ns=due_ns,
             spans=answered.spans,
         )

@@ -187,6 +187,8 @@ class Sample(Struct, frozen=True):
     """Why to distrust it: ``steal``, ``pressure``, ``sentinel``, ``throttled``, ``swapped``."""
     energy_mj: dict[str, float] = {}
     """What went through each power rail meanwhile, whoever used it; empty where that cannot be measured."""
+    energy_s: float = 0.0
+    """How long that was measured: a little longer than the answer took."""
     due_ns: int | None = None
     """In an open loop, when the request should have been made, since the run began."""
     spans: tuple[tuple[str, int, int], ...] = ()

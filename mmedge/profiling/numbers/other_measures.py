@@ -76,7 +76,9 @@ def _energy(run: Run, c: int) -> Iterator[Absolute]:
         own = [sample for sample in run.rounds if sample.c == c and rail in sample.energy_mj and sample.answer_ns]
         suffix, idle = "" if run.energy.whole else f":{rail}", run.energy.idle_w.get(rail)
         if own:
-            drawn, took, processes = np.array([(s.energy_mj[rail], s.answer_ns / 1e6, s.process) for s in own]).T
+            drawn, took, processes = np.array(
+                [(s.energy_mj[rail], s.energy_s * 1e3 or s.answer_ns / 1e6, s.process) for s in own]
+            ).T
             yield median_of(c, f"answer_mj{suffix}", drawn, processes)
             if idle is not None:
                 yield median_of(c, f"watts_above_idle{suffix}", drawn / took - idle, processes)
