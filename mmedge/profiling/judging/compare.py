@@ -36,7 +36,17 @@ from mmedge.profiling.numbers.quality import task_of
 from mmedge.profiling.numbers.ratios import Estimate, bias_between, judge
 from mmedge.profiling.run import Run, Verdict
 
-VALUES = ("peak_pss", "steady_pss", "peak_hwm", "peak_gpu", "bundle_bytes", "cold_ms", "warm_ms", "max_rate")
+VALUES = (
+    "peak_pss",
+    "steady_pss",
+    "peak_hwm",
+    "peak_gpu",
+    "bundle_bytes",
+    "cold_ms",
+    "cold_miss_ms",
+    "warm_ms",
+    "max_rate",
+)
 """Measures that are no times of answers in rounds."""
 
 

@@ -19,7 +19,7 @@ from mmedge.profiling.numbers.resampling import mean_interval
 from mmedge.profiling.run import OTHER, STAGES, Absolute, Run, Score
 
 KNOWN = {
-    *(f"{name}_ms" for name in ("answer", "ttft", "tpot", "itl", "cold", OTHER, *STAGES)),
+    *(f"{name}_ms" for name in ("answer", "ttft", "tpot", "itl", "cold", "cold_miss", OTHER, *STAGES)),
     *("tokens_per_s", "peak_pss", "steady_pss", "peak_hwm", "peak_gpu", "bundle_bytes", "answer_mj", "agreement"),
 }
 """Metrics that a run may have; those of its task besides."""

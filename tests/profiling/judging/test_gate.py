@@ -161,6 +161,11 @@ def test_what_was_not_measured_is_inconclusive(judge):
     assert found.exit_code == 9 and found.findings[0].reason == "`cold_ms` was not measured"
 
 
+def test_a_start_that_compiles_may_have_a_rule_where_none_was_measured(judge):
+    (found,) = judge('metric = "cold_miss_ms"\nmax = "90 s"').findings
+    assert found.reason == "`cold_miss_ms` was not measured"
+
+
 def test_a_difference_that_the_machine_cannot_see_breaks_nothing(judge, make_run):
     found = judge(SLOWER, ratio(1.06, 1.15), ratio(1.01, 1.2, c=2))
     assert (found.exit_code, found.findings[0].reason) == (9, "the baseline differs from itself by up to 20.0%")
