@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from mmedge.profiling.keep import read_run
 from mmedge.profiling.run import Ratio, Run
@@ -83,6 +84,33 @@ def jetson_export(results: Path) -> str:
     return table(list(exports), rows)
 
 
+def jetson_predictions(results: Path) -> str:
+    """What data sheets promise of BLIP on an Orin Nano, and how published figures of others fit the same arithmetic."""
+    found = json.loads((results / "jetson_predictions.json").read_text())
+    own = [
+        each for each in found["predictions"] if (each["model"], each["module"]) == ("BLIP-base", "jetson-orin-nano")
+    ]
+    rows = [
+        [each["precision"], _range(each, "first_token_ms", "ms"), _range(each, "tokens_per_second", "")] for each in own
+    ]
+    inside = sum(each["within_range"] for each in found["compared"])
+    farthest = max(abs(each["published_over_usual"] - 1) for each in found["compared"] if not each["within_range"])
+    others = f"{inside} of {len(found['compared'])} inside the range, the others up to {farthest:.0%} off"
+    return table(["first token", "tokens/s"], [*rows, ["published figures of others, same arithmetic", others, ""]])
+
+
+def _range(prediction: dict[str, Any], measure: str, unit: str) -> str:
+    usual, *ends = (prediction["ranges"][name][measure] for name in ("usual", "fast", "slow"))
+    return f"{usual:.0f} [{min(ends):.0f}, {max(ends):.0f}] {unit}".rstrip()
+
+
+def profiler_checks(results: Path) -> str:
+    """Which checks of the profiler on itself passed."""
+    found = json.loads((results / "profiler_checks.json").read_text())
+    rows = [[name.replace("_", " ", 1), "passed" if each["passed"] else "NOT passed"] for name, each in found.items()]
+    return table(["result"], rows)
+
+
 def install(results: Path) -> str:
     """What a device installs, and how long the package takes to import."""
     size = json.loads((results / "install_size.json").read_text())
@@ -102,7 +130,9 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "blip_base": blip_base,
     "scenes": scenes,
     "jetson_export": jetson_export,
+    "jetson_predictions": jetson_predictions,
     "install": install,
+    "profiler_checks": profiler_checks,
 }
 
 
