@@ -129,7 +129,16 @@ def weigh(worker: Worker, c: int, order: Load, asks: Sequence[Ask], root: Path =
     weights["steady"] = [rest] if (rest := weight_of(tree_of(worker.pid, root), root)) else []
     peaks["total"] = max(filter(None, (*peaks.values(), last)), default=None)
     weights["total"] = [*weights["load"], *(weight for _, weight in answering.samples), *weights["steady"]]
-    return tuple(_row(c, stage, found, peaks.get(stage), root) for stage, found in weights.items())
+    rows = (_row(c, stage, found, peaks.get(stage), root) for stage, found in weights.items())
+    return tuple(map(_possible, rows) if tree_of(worker.pid, root) == [worker.pid] else rows)
+
+
+def _possible(row: Memory) -> Memory:
+    """Of one process: no more than its high-water mark. The kernel walks page by page, and counts twice what moves
+    meanwhile."""
+    if row.hwm is None or row.pss is None or row.pss <= row.hwm:
+        return row
+    return replace(row, pss=row.hwm)
 
 
 def reset_peak(pid: int | str, root: Path = ROOT) -> bool:

@@ -182,6 +182,15 @@ def test_every_stage_has_a_row_and_one_that_was_not_looked_at_has_no_share(tmp_p
     assert all(ask.weigh and ask.spans for ask in worker.asked) and len(worker.asked) == 2
 
 
+def test_a_process_alone_takes_no_more_than_its_mark(tmp_path):
+    """The walk through its pages counts twice what moves meanwhile."""
+    alone = {name: text for name, text in TREE.items() if name.startswith("proc/7/")}
+    rollup = "Pss: 9500 kB\nPss_Anon: 9000 kB\nPss_File: 500 kB\nPss_Shmem: 0 kB\n"
+    root = write(tmp_path, {**alone, "proc/7/smaps_rollup": rollup, "proc/7/clear_refs": ""})
+    rows = {row.stage: row for row in weigh(Scripted({}), 0, Load("b", None, 0), [], root)}
+    assert (rows["load"].pss, rows["load"].hwm) == (9000 << 10, 9000 << 10)
+
+
 def test_without_the_mark_there_are_no_peaks_of_stages(tmp_path):
     root = write(tmp_path, {**TREE, "proc/7/clear_refs/cannot be": "written"})
     rows = {row.stage: row for row in weigh(Scripted({}), 0, Load("b", None, 0), [], root)}
