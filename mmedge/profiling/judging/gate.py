@@ -19,6 +19,7 @@ from mmedge.profiling.judging.evidence import (
 )
 from mmedge.profiling.judging.matching import doubts_of, others_of
 from mmedge.profiling.judging.rules import Rule, Rules
+from mmedge.profiling.numbers.disturbances import decides_nothing, throttled_rounds
 from mmedge.profiling.numbers.quantities import Kind, kind_of
 from mmedge.profiling.run import Run
 
@@ -26,8 +27,6 @@ Word: TypeAlias = Literal["holds", "broken", "inconclusive"]
 
 WORSE, COSTLIER = 7, 8
 """Exit codes: quality, then time or size, then neither way (`comparison.UNDECIDED`)."""
-OFTEN = 0.05
-"""Share of the rounds in which the processor may be throttled."""
 
 
 class Finding(Struct, frozen=True):
@@ -203,10 +202,9 @@ def _doubts(run: Run) -> Iterator[str]:
         yield f"the run was not completed ({run.protocol.stop_reason or 'it was stopped'})"
     for doubt in doubts_of(run):
         yield f"the run is not valid: {doubt}"
-    rounds = {sample.round for sample in run.rounds}
-    throttled = {sample.round for sample in run.rounds if "throttled" in sample.flags}
-    if len(throttled) > OFTEN * len(rounds):
-        yield f"the processor was throttled in {len(throttled)} of {len(rounds)} rounds"
+    if decides_nothing(run.samples):
+        throttled, of = throttled_rounds(run.samples)
+        yield f"the processor was throttled in {throttled} of {of} rounds"
 
 
 def _doubts_beside(against: Comparison | None) -> Iterator[str]:

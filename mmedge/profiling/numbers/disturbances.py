@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from mmedge.profiling.run import Host, Sentinel
+from mmedge.profiling.run import Host, Sample, Sentinel
 
 STEAL = 0.01
 """Share of the processors' time that another virtual machine may take."""
@@ -16,6 +16,8 @@ PRESSURE = 5.0
 DEVIATION = 0.1
 """Share by which the sentinel may be off its median; in `OFTEN` of the rounds it may be more."""
 OFTEN = 0.05
+"""Share of the rounds. A processor that is throttled in more of them decides nothing: candidates that answer while it
+is hot are compared with those that answer while it cools."""
 
 KINDS = {
     "throttled": ("the processor was throttled", "cool it, or allow it more power"),
@@ -37,6 +39,18 @@ def flagged_rounds(host: Collection[Host], sentinel: Collection[Sentinel]) -> di
     for state in host:
         found[state.round] += _disturbances(state)
     return {number: tuple(dict.fromkeys(flags)) for number, flags in found.items() if flags}
+
+
+def throttled_rounds(samples: Collection[Sample]) -> tuple[int, int]:
+    """How many of how many, by the flags of their answers."""
+    rounds = [sample for sample in samples if sample.phase == "round"]
+    return len({sample.round for sample in rounds if "throttled" in sample.flags}), len({s.round for s in rounds})
+
+
+def decides_nothing(samples: Collection[Sample]) -> bool:
+    """Whether the processor was throttled too often."""
+    throttled, of = throttled_rounds(samples)
+    return throttled > OFTEN * of
 
 
 def _disturbances(host: Host) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from mmedge.profiling.numbers import quality, validity
-from mmedge.profiling.numbers.disturbances import flagged_rounds
+from mmedge.profiling.numbers.disturbances import decides_nothing, flagged_rounds
 from mmedge.profiling.numbers.growth import fits_of, worst_of
 from mmedge.profiling.numbers.other_measures import median_of, others_of
 from mmedge.profiling.numbers.percentiles import PERCENTILES, bound_of
@@ -44,6 +44,8 @@ def results_of(run: Run) -> Results:
     """Everything that people ask of a run, over all rounds, and its ratios over those without flags too."""
     table = table_of(run.rounds, len(run.candidates), whole=run.energy.whole)
     ratios, aa = _ratios(table, run.protocol.margin)
+    if decides_nothing(run.samples):
+        ratios = tuple(replace(ratio, verdict="inconclusive") for ratio in ratios)
     return Results(
         abs=(*_absolutes(run, table), *others_of(run)), ratios=ratios, aa=aa, fits=fits_of(run), worst=worst_of(run)
     )

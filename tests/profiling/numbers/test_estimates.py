@@ -40,6 +40,15 @@ def test_a_baseline_that_certainly_differs_from_itself_mutes_smaller_differences
     assert [flag.code for flag in finished(biased).validity.flags if flag.severity == "error"] == ["aa_differs"]
 
 
+def test_a_processor_that_is_throttled_in_more_than_a_few_rounds_decides_nothing(make_run):
+    run = make_run(("a", "b"), speeds=(1.0, 0.5), finished=False)
+    often, seldom = (
+        finished(replace(run, host=tuple(replace(host, throttled=host.round % each == 0) for host in run.host)))
+        for each in (10, 40)
+    )
+    assert (often.ratio(1).verdict, seldom.ratio(1).verdict) == ("inconclusive", "faster")
+
+
 def test_a_lone_candidate_has_its_twin(make_run):
     run = make_run(("a",))
     assert [ratio.c for ratio in run.results.ratios if ratio.metric == "answer_ms"] == [1]
