@@ -124,6 +124,9 @@ def _show_history(kept: History, run: Run, path: Path) -> None:
     from mmedge.profiling.showing.terminal_rows import printable, row
 
     lost = f"; {kept.lost} lines are lost, their writers were killed" if kept.lost else ""
+    if not run.machine.id:
+        print(f"\nno history of this machine in {path}: nothing identifies it, so that its runs are no series{lost}")
+        return
     print(f"\nhistory of this machine in {path}, for information{lost}")
     print(row(_HISTORY, ("", "runs", "first", "last", "changed")))
     name, missing = "", ""

@@ -74,6 +74,15 @@ def test_history(kept, capsys, tmp_path):
     assert "history of this machine" in capsys.readouterr().out
 
 
+def test_history_of_a_machine_that_nothing_identifies(make_run, capsys, tmp_path):
+    run = finished(make_run(finished=False, rounds=40))
+    write_run(replace(run, machine=replace(run.machine, id="")), tmp_path / "run.json")
+    assert gate(tmp_path / "run.json", rules=EXAMPLE, history=tmp_path / "history.jsonl") == 0
+    (said,) = (line for line in capsys.readouterr().out.splitlines() if "history" in line)
+    assert said.startswith("no history of this machine in ") and "nothing identifies it" in said
+    assert len((tmp_path / "history.jsonl").read_text().splitlines()) == 1
+
+
 def test_history_without_the_package_that_finds_changes(kept, capsys, tmp_path, monkeypatch):
     (tmp_path / "ruptures.py").write_text("raise ModuleNotFoundError('gone', name='ruptures')")
     monkeypatch.syspath_prepend(tmp_path)

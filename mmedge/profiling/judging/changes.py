@@ -51,7 +51,9 @@ class Series(Struct, frozen=True):
 
 def series_of(entries: Sequence[Entry], machine: str) -> tuple[Series, ...]:
     """Those that the last entry of ``machine`` has, without runs that decided nothing; one that was judged twice counts
-    once, as it was last."""
+    once, as it was last. None of an empty ``machine``: what nothing identifies may be many."""
+    if not machine:
+        return ()
     of_it = (entry for entry in entries if entry.machine == machine and DOUBTED not in entry.marks)
     own = list({entry.date: entry for entry in of_it}.values())
     names = [(each.candidate, each.metric, each.stat) for each in own[-1].values] if own else []

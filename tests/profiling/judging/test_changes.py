@@ -63,3 +63,7 @@ def test_a_run_that_decided_nothing_is_left_out():
 def test_what_had_no_value_is_left_out():
     assert series_of([entry("1", None), entry("2", 41)], "here")[0].values == (41,)
     assert series_of([entry("1", None)], "here")[0].values == ()
+
+
+def test_machines_that_nothing_identifies_are_no_series():
+    assert series_of([entry("1", 40, machine=""), entry("2", 41, machine="")], "") == ()
