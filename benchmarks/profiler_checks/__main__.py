@@ -3,7 +3,7 @@
     python benchmarks/profiler_checks [--quick] [NAME...]
 
 Each is a script ``pNN_<name>.py`` with ``check(quick)``, which says what it measured, the bound and whether that was
-kept. Writes ``benchmarks/results/profiler_checks.json`` after each one; with names or --quick it only prints.
+kept. Writes what it found into ``benchmarks/results/profiler_checks.json`` after each one; with --quick it only prints.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ def main() -> int:
         print(
             f"{script.stem}: {'passed' if result['passed'] else 'FAILED'} {json.dumps(found[script.stem])}", flush=True
         )
-        if not options.names and not options.quick:
-            RESULTS.write_text(json.dumps(found, indent=2) + "\n")
+        if not options.quick:
+            known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+            RESULTS.write_text(json.dumps(dict(sorted((known | found).items())), indent=2) + "\n")
     failed = [name for name, result in found.items() if not result["passed"]]
     print(f"{len(found) - len(failed)} of {len(found)} passed" + (f", not {', '.join(failed)}" if failed else ""))
     return bool(failed)
