@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from mmedge.needs import needs
@@ -87,6 +87,31 @@ def logarithmic(axis: Any) -> None:
     axis.set_major_locator(LogLocator(subs=(1.0,) if wide else (1.0, 2.0, 5.0)))
     axis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.set_minor_formatter(NullFormatter())
+
+
+def lines(axes: Axes, names: Sequence[str]) -> None:
+    """Give each line its name, the first at the top."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+
+
+def panels(canvas: Canvas, count: int, label: str, **shared: bool) -> Sequence[Axes]:
+    """So many plots, two beside each other, with the label of what goes up at the left ones."""
+    columns = min(2, count)
+    found = canvas.subplots(-(-count // columns), columns, squeeze=False, **shared).ravel()
+    for axes in found[:count:columns]:
+        axes.set_ylabel(label)
+    for axes in found[max(count - columns, 0) : count]:
+        axes.tick_params(labelbottom=True)
+    for axes in found[count:]:
+        axes.set_visible(False)
+    return list(found[:count])
+
+
+def stacked(canvas: Canvas, heights: Sequence[float]) -> Sequence[Axes]:
+    """Plots below each other over the same values."""
+    shape = {"height_ratios": heights}
+    return list(canvas.subplots(len(heights), 1, sharex=True, squeeze=False, gridspec_kw=shape).ravel())
 
 
 def from_zero(axes: Axes, most: float, spare: float = 1.12) -> None:

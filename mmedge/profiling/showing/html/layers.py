@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from mmedge.profiling.run import Layer, Run
 from mmedge.profiling.showing.html.candidates import label_of, legend_label, style_of
-from mmedge.profiling.showing.html.draw import Canvas, colour, drawn, from_zero, legend, point_style, tell
+from mmedge.profiling.showing.html.draw import Canvas, colour, drawn, from_zero, legend, lines, point_style, tell
 from mmedge.profiling.showing.html.figures import Absent, Figure
 from mmedge.profiling.showing.html.tables import Cell, table
 from mmedge.profiling.showing.html.text import clean, number, percent
@@ -85,8 +85,7 @@ def _draw(run: Run, groups: list[Group], canvas: Canvas) -> None:
         for c in group.layers:
             (mark,) = axes.plot([group.us(c)], [place], **point_style(style_of(run, c)))
             tell(mark, f"{label_of(run, c)}: {number(group.us(c))} µs")
-    axes.set_yticks(range(len(groups)), [_end(group.name) for group in groups])
-    axes.set_ylim(len(groups) - 0.4, -0.6)
+    lines(axes, [_end(group.name) for group in groups])
     from_zero(axes, max(group.most for group in groups))
     axes.set_xlabel("µs of an answer")
     legend(canvas, axes)

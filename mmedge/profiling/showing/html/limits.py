@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mmedge.profiling.run import Run
 from mmedge.profiling.showing.html.candidates import label_of, plot_label
-from mmedge.profiling.showing.html.draw import Canvas, colour, drawn, from_zero, legend, tell
+from mmedge.profiling.showing.html.draw import Canvas, colour, drawn, from_zero, legend, lines, tell
 from mmedge.profiling.showing.html.figures import Absent, Figure
 from mmedge.profiling.showing.html.tables import table
 from mmedge.profiling.showing.html.text import mib, number
@@ -40,8 +40,7 @@ def _draw(run: Run, present: list[int], canvas: Canvas) -> None:
         for limit in found:
             (mark,) = axes.plot([mib(limit.bytes)], [present.index(limit.c)], **look)
             tell(mark, f"{number(mib(limit.bytes))} MiB: {limit.note or ('answers' if works else 'fails')}")
-    axes.set_yticks(range(len(present)), [plot_label(run, c) for c in present])
-    axes.set_ylim(len(present) - 0.4, -0.6)
+    lines(axes, [plot_label(run, c) for c in present])
     from_zero(axes, max(mib(limit.bytes) or 0.0 for limit in run.limits))
     axes.set_xlabel("limit, MiB")
     legend(canvas, axes)

@@ -8,7 +8,7 @@ import numpy as np
 
 from mmedge.profiling.run import OTHER, STAGES, Memory, Run
 from mmedge.profiling.showing.html.candidates import label_of, plot_label
-from mmedge.profiling.showing.html.draw import Canvas, colour, drawn, legend, tell
+from mmedge.profiling.showing.html.draw import Canvas, colour, drawn, legend, panels, tell
 from mmedge.profiling.showing.html.figures import Absent, Figure
 from mmedge.profiling.showing.html.tables import Cell, table
 from mmedge.profiling.showing.html.text import mib, number
@@ -26,13 +26,13 @@ def figure(run: Run) -> Figure | Absent:
     known = [row for row in rows if row.pss is not None or row.hwm is not None]
     if not known:
         return Absent(NAME, TITLE, f"This machine does not tell it: {rows[0].method or 'no reason is known'}.")
-    lines = -(-len({row.c for row in known}) // 2)
+    height = 1.0 + 2.9 * -(-len({row.c for row in known}) // 2)
     return Figure(
         NAME,
         TITLE,
         "Bars are the fair share of memory (PSS) at its highest in a stage: the lower part must stay, the upper part "
         "are pages of files that the kernel may drop and read again; the mark is the kernel's own high-water mark.",
-        drawn(NAME, TITLE, lambda canvas: _draw(run, known, canvas), height=1.0 + 2.9 * lines),
+        drawn(NAME, TITLE, lambda canvas: _draw(run, known, canvas), height=height),
         table(tuple(f"{h}, MiB" if h in _HEADS[2:7] else h for h in _HEADS), (_row(run, row) for row in rows)),
         note="VmHWM counts shared pages in full. load: while it is opened; steady: at rest; total: over everything."
         + (" GPU memory is part of the same memory here." if any(row.unified for row in rows) else ""),
@@ -46,18 +46,11 @@ def _place(stage: str) -> int:
 def _draw(run: Run, rows: list[Memory], canvas: Canvas) -> None:
     present = sorted({row.c for row in rows})
     stages = sorted({row.stage for row in rows}, key=_place)
-    columns = min(2, len(present))
-    panels = canvas.subplots(-(-len(present) // columns), columns, sharey=True, sharex=True, squeeze=False).ravel()
-    for axes, c in zip(panels, present, strict=False):
+    plots = panels(canvas, len(present), "MiB", sharey=True, sharex=True)
+    for axes, c in zip(plots, present, strict=True):
         _panel(axes, {row.stage: row for row in rows if row.c == c}, stages)
         axes.set_title(plot_label(run, c, 44))
-    for axes in panels[::columns]:
-        axes.set_ylabel("MiB")
-    for axes in panels[max(len(present) - columns, 0) : len(present)]:
-        axes.tick_params(labelbottom=True)
-    for axes in panels[len(present) :]:
-        axes.set_visible(False)
-    legend(canvas, panels[0])
+    legend(canvas, plots[0])
 
 
 def _panel(axes: Any, found: dict[str, Memory], stages: list[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from mmedge.profiling.run import Run
 from mmedge.profiling.showing.html.candidates import label_of, legend_label, own, style_of
-from mmedge.profiling.showing.html.draw import Canvas, colour, drawn, legend, line_style
+from mmedge.profiling.showing.html.draw import Canvas, colour, drawn, legend, line_style, stacked
 from mmedge.profiling.showing.html.figures import Absent, Figure
 from mmedge.profiling.showing.html.measured import NS_PER_MS, NS_PER_S, rounds_of
 from mmedge.profiling.showing.html.tables import Cell, table
@@ -96,8 +96,7 @@ def _flagged(run: Run, begin: float, end: float) -> np.ndarray:
 def _draw(
     run: Run, answers: list[Track], machine: list[Track], thinned: list[Windows], flagged: np.ndarray, canvas: Canvas
 ) -> None:
-    heights = [2.4, *(1 for _ in machine)]
-    rows = np.atleast_1d(canvas.subplots(len(heights), 1, sharex=True, gridspec_kw={"height_ratios": heights}))
+    rows = stacked(canvas, [2.4, *(1.0 for _ in machine)])
     unbroken, thinned = thinned, [_broken(found) for found in thinned]
     for c, found in zip(own(run), thinned, strict=False):
         style = style_of(run, c)
@@ -128,7 +127,7 @@ def _room(axes: Any, found: Windows) -> None:
     axes.set_ylim(low - spare, high + spare)
 
 
-def _shade(rows: np.ndarray, flagged: np.ndarray, thinned: list[Windows]) -> None:
+def _shade(rows: Sequence[Any], flagged: np.ndarray, thinned: list[Windows]) -> None:
     begin = min(float(found.at.min()) for found in thinned)
     width = (max(float(found.at.max()) for found in thinned) - begin) / max(WINDOWS - 1, 1)
     for place in np.flatnonzero(flagged):

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmedge.profiling.run import Ratio, Run
 from mmedge.profiling.showing.html.candidates import label_of, plot_label, style_of
-from mmedge.profiling.showing.html.draw import Canvas, colour, drawn, tell
+from mmedge.profiling.showing.html.draw import Canvas, colour, drawn, lines, tell
 from mmedge.profiling.showing.html.figures import Absent, Figure
 from mmedge.profiling.showing.html.tables import Cell, table
 from mmedge.profiling.showing.html.text import interval, number, percent
@@ -57,9 +57,7 @@ def _draw(run: Run, ratios: list[Ratio], canvas: Canvas) -> None:
         _interval(axes, run, place, ratio)
     axes.set_xscale("log")
     _ticks(axes, [end for ratio in ratios for end in (ratio.low, ratio.high)])
-    names = [plot_label(run, ratio.c, 34) + _metric(ratio) for ratio in ratios]
-    axes.set_yticks(range(len(ratios)), names)
-    axes.set_ylim(len(ratios) - 0.4, -0.6)
+    lines(axes, [plot_label(run, ratio.c, 34) + _metric(ratio) for ratio in ratios])
     axes.set_xlabel("ratio to the baseline (logarithmic)")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from mmedge.profiling.run import Fit, Run
 from mmedge.profiling.showing.html.candidates import label_of, legend_label, own, style_of
-from mmedge.profiling.showing.html.draw import Canvas, drawn, legend, line_style, point_style, tell
+from mmedge.profiling.showing.html.draw import Canvas, drawn, legend, line_style, panels, point_style, tell
 from mmedge.profiling.showing.html.figures import Absent, Figure
 from mmedge.profiling.showing.html.measured import NS_PER_MS
 from mmedge.profiling.showing.html.tables import Cell, table
@@ -71,18 +71,13 @@ def _features(run: Run) -> list[str]:
 
 
 def _draw(run: Run, medians: dict[int, dict[int, float]], features: list[str], canvas: Canvas) -> None:
-    columns = min(2, len(features))
-    panels = canvas.subplots(-(-len(features) // columns), columns, sharey=True, squeeze=False).ravel()
-    for axes, feature in zip(panels, features, strict=False):
+    plots = panels(canvas, len(features), "answer, ms", sharey=True)
+    for axes, feature in zip(plots, features, strict=True):
         for c, found in medians.items():
             _points(axes, run, c, found, feature)
         axes.set_xlabel(feature.replace("_", " "))
         axes.set_ylim(bottom=0)
-    for axes in panels[:: columns or 1]:
-        axes.set_ylabel("answer, ms")
-    for axes in panels[len(features) :]:
-        axes.set_visible(False)
-    legend(canvas, panels[0])
+    legend(canvas, plots[0])
 
 
 def _points(axes: Any, run: Run, c: int, medians: dict[int, float], feature: str) -> None:
@@ -141,6 +136,7 @@ def _note(run: Run, medians: dict[int, dict[int, float]]) -> str:
     shown = len({input_ for found in medians.values() for input_ in found})
     asked = len({sample.input for sample in run.rounds})
     said = f"{shown} of {asked} inputs are drawn, at equal steps of cost. " if shown < asked else ""
+    said += f"Points and fits are of all tasks together: {', '.join(run.tasks)}. " if len(run.tasks) > 1 else ""
     if not run.results.fits:
         said += "No fit was made: it takes several inputs that differ. "
     worst = max(run.results.worst, key=lambda each: each.times, default=None)
