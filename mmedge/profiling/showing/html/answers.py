@@ -1,4 +1,4 @@
-"""The answers that are not the baseline's, side by side."""
+"""The answers that are not the reference's, side by side."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from mmedge.errors import MmedgeError
 from mmedge.profiling.run import Input, Run
 from mmedge.profiling.showing.html.candidates import label_of, own
 from mmedge.profiling.showing.html.figures import Absent, Gallery
+from mmedge.profiling.showing.html.tasks import reference_of
 from mmedge.profiling.showing.html.text import escape, percent
 
 NAME, TITLE = "answers", "Answers that changed"
@@ -24,20 +25,20 @@ LONGEST = 600
 
 
 def figure(run: Run) -> Gallery | Absent:
-    """Inputs that some candidate answers otherwise than the baseline."""
-    answers = _answers(run)
+    """Inputs that some candidate answers otherwise than the reference."""
+    answers, first = _answers(run), label_of(run, reference_of(run))
     changed = [number for number in range(len(run.inputs.items)) if _differ(run, answers, number)]
     if len(own(run)) < 2 or not answers:
         return Absent(NAME, TITLE, "Nothing to compare: it takes answers of two candidates.")
     if not changed:
-        return Absent(NAME, TITLE, "None: every candidate gave the baseline's answer to every input.")
+        return Absent(NAME, TITLE, f"None: every candidate gave the answer of {first} to every input.")
     pictures = _pictures([run.inputs.items[number] for number in changed[:MOST]])
     shown = "".join(_card(run, answers, number, pictures) for number in changed[:MOST])
     said = f"{len(changed)} of {len(run.inputs.items)} inputs ({percent(len(changed) / len(run.inputs.items))})."
     return Gallery(
         NAME,
         TITLE,
-        "What each candidate said where it was not what the baseline said; ≠ marks the difference.",
+        f"What each candidate said where it was not what {first} said; ≠ marks the difference.",
         f'<div class="gallery">{shown}</div>',
         note=said + (f" The first {MOST} are shown." if len(changed) > MOST else ""),
     )
@@ -54,7 +55,7 @@ def _answers(run: Run) -> dict[tuple[int, int], tuple[str, ...]]:
 
 def _differ(run: Run, answers: dict[tuple[int, int], tuple[str, ...]], number: int) -> bool:
     given = {answers[c, number] for c in own(run) if (c, number) in answers}
-    return (0, number) in answers and len(given) > 1
+    return (reference_of(run), number) in answers and len(given) > 1
 
 
 def _card(run: Run, answers: dict[tuple[int, int], tuple[str, ...]], number: int, pictures: dict[str, str]) -> str:
@@ -65,7 +66,7 @@ def _card(run: Run, answers: dict[tuple[int, int], tuple[str, ...]], number: int
     by_text: dict[tuple[str, ...], list[str]] = {}
     for c in own(run):
         by_text.setdefault(answers.get((c, number), ()), []).append(label_of(run, c))
-    said = "".join(_said(names, texts, answers[0, number]) for texts, names in by_text.items())
+    said = "".join(_said(names, texts, answers[reference_of(run), number]) for texts, names in by_text.items())
     return f"<article>{picture}<div><h3>{escape(item.id)}</h3>{question}{expected}<dl>{said}</dl></div></article>"
 
 

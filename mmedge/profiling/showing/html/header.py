@@ -8,10 +8,11 @@ from mmedge.profiling.run import Candidate, Machine, Protocol, Run, Score
 from mmedge.profiling.showing.html.candidates import label_of, marks_of, own
 from mmedge.profiling.showing.html.figures import badges
 from mmedge.profiling.showing.html.tables import Cell, table
+from mmedge.profiling.showing.html.tasks import heads_of, measure_of, names_of, reference_of, score_of, tasks_of
 from mmedge.profiling.showing.html.text import UNKNOWN, escape, interval, mib, number, percent
 
 _HEADS = (
-    "candidate", "answer, ms [95 %]", "by the baseline", "verdict", "first token, ms", "tokens/s", "peak PSS, MiB",
+    "answer, ms [95 %]", "by the baseline", "first token, ms", "tokens/s", "peak PSS, MiB",
     "bundle, MiB", "quality", "points lost",
 )  # fmt: skip
 _SIGNS = {"error": "✖", "warning": "▲", "note": "●"}
@@ -25,7 +26,7 @@ def header_of(run: Run) -> str:
     return (
         f"<header><h1>{escape(tasks)}: {len(own(run))} candidates{marks}</h1>"
         f'<ul class="verdict">{said}</ul>{_flags(run)}</header>'
-        f'<section id="summary"><h2>Summary{marks}</h2>{table(_HEADS, (_row(run, c) for c in own(run)))}</section>'
+        f'<section id="summary"><h2>Summary{marks}</h2>{_summary(run)}</section>'
         f'<section id="made"><h2>What, where and how</h2><dl class="facts">{"".join(_facts(run))}</dl></section>'
     )
 
@@ -38,9 +39,8 @@ def verdicts(run: Run) -> Iterator[str]:
     for c in compared:
         yield _sentence(run, c)
     if not compared:
-        first = run.absolute(0, "answer_ms")
-        took = f" {number(first.value)} ms {interval(first.low, first.high)}" if first else " an unknown time"
-        yield f"{label_of(run, 0)} takes{took} for an answer; nothing was compared with it."
+        times = " and ".join(_took(run, task) for task in tasks_of(run))
+        yield f"{label_of(run, 0)} takes {times}; nothing was compared with it."
     if run.results.aa:
         yield f"Differences below {percent(run.results.aa.floor)} cannot be seen here."
 
@@ -50,15 +50,22 @@ def _sentence(run: Run, c: int) -> str:
     assert ratio is not None
     ends = f"{number(ratio.ratio)} {interval(ratio.low, ratio.high)}"
     said = f"{label_of(run, c)} takes {ends} times as long as {label_of(run, ratio.base)}: {ratio.verdict}"
-    score = next((score for score in run.quality if score.c == c), None)
-    return f"{said}{_quality(score)}."
+    return f"{said}{''.join(_quality(run, c, task) for task in tasks_of(run))}."
 
 
-def _quality(score: Score | None) -> str:
+def _took(run: Run, task: str) -> str:
+    found = measure_of(run, 0, task, "answer_ms")
+    said = f"{number(found.value)} ms {interval(found.low, found.high)}".rstrip() if found else "an unknown time"
+    return f"{said} for an answer{f' ({task})' if task else ''}"
+
+
+def _quality(run: Run, c: int, task: str) -> str:
+    score = score_of(run, c, task)
     if score is None or score.lost is None:
         return ""
-    verdict = f": {score.verdict}" if score.verdict else ""
-    return f", and loses {number(score.lost)} points {interval(score.low, score.high)} of quality{verdict}"
+    what = "quality" if score.metric else f"agreement with {label_of(run, score.reference)}"
+    said = f", and loses {number(score.lost)} points {interval(score.low, score.high)} of {what}"
+    return f"{said}{f' ({task})' if task else ''}{f': {score.verdict}' if score.verdict else ''}"
 
 
 def _flags(run: Run) -> str:
@@ -73,26 +80,54 @@ def _flags(run: Run) -> str:
     return f'<ul class="flags">{"".join(lines)}</ul>'
 
 
-def _row(run: Run, c: int) -> list[Cell]:
-    time, ratio = run.absolute(c, "answer_ms"), run.ratio(c)
-    score = next((score for score in run.quality if score.c == c), None)
-    return [
-        label_of(run, c),
-        f"{number(time.value)} {interval(time.low, time.high)}" if time else UNKNOWN,
-        f"x{number(ratio.ratio)} {interval(ratio.low, ratio.high)}" if ratio else "baseline" if c == 0 else UNKNOWN,
-        ratio.verdict if ratio else "",
-        _value(run, c, "ttft_ms"),
-        _value(run, c, "tokens_per_s"),
-        mib(_value(run, c, "peak_pss")),
-        mib(_value(run, c, "bundle_bytes")),
-        _score(score),
-        _lost(score),
-    ]
+def _summary(run: Run) -> str:
+    """One line a candidate; of several tasks one more for each, as no answer takes what lies between them."""
+    tasks = tasks_of(run)
+    rows: list[list[Cell]] = []
+    for c in own(run):
+        if len(tasks) == 1:
+            rows.append([label_of(run, c), *_answer(run, c, ""), *_ratio(run, c), *_pace(run, c, ""), *_size(run, c)])
+            rows[-1] += _worth(run, c, "")
+            continue
+        rows.append([label_of(run, c), "all", "", *_ratio(run, c), "", "", *_size(run, c), "", ""])
+        for task in tasks:
+            own_ = [*names_of(run, c, task), *_answer(run, c, task), "", *_pace(run, c, task), "", ""]
+            rows.append([*own_, *_worth(run, c, task)])
+    judged = "" if all(each.metric for each in run.quality) else _reference(run)
+    return table((*heads_of(run), *_HEADS), rows) + judged
 
 
-def _value(run: Run, c: int, metric: str) -> float | None:
-    known = (run.absolute(c, metric, stat) for stat in ("median", "value", "max"))
-    return next((found.value for found in known if found), None)
+def _reference(run: Run) -> str:
+    name = escape(label_of(run, reference_of(run)))
+    return f'<p class="note">Where no right answers are known, quality is the share of answers equal to {name}.</p>'
+
+
+def _answer(run: Run, c: int, task: str) -> list[Cell]:
+    time = measure_of(run, c, task, "answer_ms")
+    return [f"{number(time.value)} {interval(time.low, time.high)}" if time else UNKNOWN]
+
+
+def _ratio(run: Run, c: int) -> list[Cell]:
+    """By the baseline in the same round, whatever was asked in it."""
+    ratio = run.ratio(c)
+    if ratio is None:
+        return ["baseline" if c == 0 else UNKNOWN]
+    return [f"x{number(ratio.ratio)} {interval(ratio.low, ratio.high)} {ratio.verdict}"]
+
+
+def _pace(run: Run, c: int, task: str) -> list[Cell]:
+    found = (measure_of(run, c, task, metric) for metric in ("ttft_ms", "tokens_per_s"))
+    return [each.value if each else None for each in found]
+
+
+def _size(run: Run, c: int) -> list[Cell]:
+    found = (run.absolute(c, metric, "value") for metric in ("peak_pss", "bundle_bytes"))
+    return [mib(each.value) if each else None for each in found]
+
+
+def _worth(run: Run, c: int, task: str) -> list[Cell]:
+    score = score_of(run, c, task)
+    return [_score(score), _lost(score)]
 
 
 def _score(score: Score | None) -> str:
@@ -100,7 +135,9 @@ def _score(score: Score | None) -> str:
         return UNKNOWN
     if score.mean is not None:
         return f"{number(score.mean)} {score.metric}"
-    return UNKNOWN if score.agreement is None else f"{percent(score.agreement)} as the baseline"
+    if score.c == score.reference:
+        return "reference"
+    return UNKNOWN if score.agreement is None else f"{percent(score.agreement)} equal"
 
 
 def _lost(score: Score | None) -> str:
@@ -145,7 +182,7 @@ def _machine(machine: Machine) -> str:
         "on battery" if machine.on_battery else "",
         f"governor {', '.join(processor.governors)}" if processor.governors else "",
         *machine.gpus,
-        f"id {machine.id[:12]}",
+        f"id {machine.id[:12] or 'unknown'}",
     ]
     return ", ".join(filter(None, parts))
 
@@ -171,6 +208,12 @@ def _instructions(run: Run) -> str:
 def _energy(run: Run) -> str:
     if run.energy.method is None:
         return f"not measurable: {run.energy.reason or 'no reason is known'}"
-    per = [(c, found.value) for c in own(run) if (found := run.absolute(c, "answer_mj"))]
-    said = "; ".join(f"{label_of(run, c)} {number(value)} mJ an answer" for c, value in per)
+    tasks = " of any task" if len(run.tasks) > 1 else ""
+    suffixes = {"": ""} if run.energy.whole else {f":{rail}": f" ({rail})" for rail in run.energy.rails}
+    said = "; ".join(
+        f"{label_of(run, c)} {number(found.value)} mJ an answer{tasks}{rail}"
+        for c in own(run)
+        for suffix, rail in suffixes.items()
+        if (found := run.absolute(c, f"answer_mj{suffix}"))
+    )
     return f"{run.energy.method} ({', '.join(run.energy.rails)}){': ' if said else ''}{said}"

@@ -13,9 +13,10 @@ NS_PER_MS = 1e6
 NS_PER_S = 1e9
 
 
-def rounds_of(run: Run, c: int) -> list[Sample]:
-    """The answers of a candidate that count."""
-    return [sample for sample in run.rounds if sample.c == c]
+def rounds_of(run: Run, c: int, task: str = "") -> list[Sample]:
+    """The answers of a candidate that count; of one task where it is named."""
+    items = run.inputs.items
+    return [sample for sample in run.rounds if sample.c == c and task in ("", items[sample.input].task)]
 
 
 def answer_ms(samples: list[Sample]) -> np.ndarray:

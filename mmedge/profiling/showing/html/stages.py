@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmedge.profiling.run import OTHER, STAGES, Run
-from mmedge.profiling.showing.html.candidates import label_of, own, plot_label
-from mmedge.profiling.showing.html.draw import Canvas, beside, colour, drawn, from_zero, legend, tell
+from mmedge.profiling.showing.html.candidates import own
+from mmedge.profiling.showing.html.draw import Canvas, beside, colour, drawn, from_zero, legend, lines, tell
 from mmedge.profiling.showing.html.figures import Absent, Figure
 from mmedge.profiling.showing.html.measured import rounds_of, stages_ms
 from mmedge.profiling.showing.html.tables import Cell, table
+from mmedge.profiling.showing.html.tasks import heads_of, names_of, plot_name, tasks_of
 from mmedge.profiling.showing.html.text import number, percent
 
 NAME, TITLE = "stages", "Where the time goes"
@@ -32,7 +33,9 @@ LOOKS = {
 
 def figure(run: Run) -> Figure | Absent:
     """Stages end to end, from encoded bytes to text."""
-    spent = {c: found for c in own(run) if (found := stages_ms(rounds_of(run, c)))}
+    spent = {
+        (c, task): found for c in own(run) for task in tasks_of(run) if (found := stages_ms(rounds_of(run, c, task)))
+    }
     if not spent:
         return Absent(NAME, TITLE, "No round was measured.")
     names = [stage for stage in (*STAGES, OTHER) if any(stage in found for found in spent.values())]
@@ -43,8 +46,8 @@ def figure(run: Run) -> Figure | Absent:
         "milliseconds, so that they add up to the mean answer.",
         drawn(NAME, TITLE, lambda canvas: _draw(run, spent, names, canvas), height=1.7 + 0.62 * len(spent)),
         table(
-            ("candidate", *(f"{stage}, ms" for stage in names), "sum, ms", "other, %"),
-            (_row(run, c, found, names) for c, found in spent.items()),
+            (*heads_of(run), *(f"{stage}, ms" for stage in names), "sum, ms", "other, %"),
+            (_row(names_of(run, *asked), found, names) for asked, found in spent.items()),
         ),
         note="`other` is what no stage accounts for.",
     )
@@ -65,7 +68,7 @@ def key(axes: Any, looks: Mapping[str, tuple[str, str]]) -> None:
         axes.barh([0], [0], color=colour(face), hatch=pattern, ec=colour("panel"), label=name.replace("_", " "))
 
 
-def _draw(run: Run, spent: Mapping[int, Mapping[str, float]], names: list[str], canvas: Canvas) -> None:
+def _draw(run: Run, spent: Mapping[tuple[int, str], Mapping[str, float]], names: list[str], canvas: Canvas) -> None:
     axes = canvas.subplots()
     key(axes, {name: LOOKS.get(name, ("yellow", "")) for name in names})
     for place, found in enumerate(spent.values()):
@@ -75,18 +78,17 @@ def _draw(run: Run, spent: Mapping[int, Mapping[str, float]], names: list[str], 
             bar(axes, place, left, length, LOOKS.get(stage, ("yellow", "")), f"{stage}: {number(length)} ms")
             left += length
         beside(axes, left, place, f"{number(left)} ms")
-    axes.set_yticks(range(len(spent)), [plot_label(run, c) for c in spent])
-    axes.set_ylim(len(spent) - 0.4, -0.6)
+    lines(axes, [plot_name(run, *asked) for asked in spent])
     from_zero(axes, max(sum(found.values()) for found in spent.values()))
     axes.grid(axis="y", visible=False)
     axes.set_xlabel("mean ms")
     legend(canvas, axes, columns=6)
 
 
-def _row(run: Run, c: int, found: Mapping[str, float], names: list[str]) -> list[Cell]:
+def _row(told: list[str], found: Mapping[str, float], names: list[str]) -> list[Cell]:
     whole = sum(found.values())
     return [
-        label_of(run, c),
+        *told,
         *(found.get(stage) for stage in names),
         whole,
         percent(found[OTHER] / whole if whole else None),

@@ -45,7 +45,7 @@ def number(value: float | None) -> str:
 
 def percent(share: float | None, digits: int = 1) -> str:
     """A share as a percentage."""
-    return UNKNOWN if share is None else f"{share:.{digits}%}".replace("%", " %")
+    return UNKNOWN if share is None else f"{share:.{digits}%}".replace("%", "\N{NO-BREAK SPACE}%")
 
 
 def mib(size: float | None) -> float | None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from mmedge.profiling.numbers.estimates import finished
 from mmedge.profiling.run import Absolute, Fit, Load, Run, Score, Worst
 from mmedge.profiling.showing.html.page import page
 
@@ -54,3 +55,19 @@ def full_run(make_run: Callable[..., Run]) -> Callable[..., Run]:
 @pytest.fixture(scope="session")
 def full_page(full_run: Callable[..., Run]) -> str:
     return page(full_run())
+
+
+@pytest.fixture(scope="session")
+def two_tasks(make_run: Callable[..., Run]) -> Run:
+    """Half captions that are known, half questions without a known answer, which take as long again; its first
+    candidate in float32 is not the baseline."""
+    run = make_run(NAMES, rounds=60, inputs=16, changed=10, finished=False, extras=True)
+    items = tuple(
+        replace(item, task="ask", text="what is it?", expected=()) if at % 2 else item
+        for at, item in enumerate(run.inputs.items)
+    )
+    twice = tuple(replace(s, answer_ns=2 * s.answer_ns) if s.input % 2 else s for s in run.samples)
+    first, second, third, twin = run.candidates
+    coarse = (replace(first, precisions=second.precisions), replace(second, precisions=first.precisions), third)
+    coarse = (*coarse, replace(twin, precisions=second.precisions))
+    return finished(replace(run, candidates=coarse, samples=twice, inputs=replace(run.inputs, items=items)))
