@@ -9,10 +9,10 @@ from msgspec import Struct
 
 from mmedge.profiling.run import Peaks, Roof, Run
 from mmedge.profiling.showing.html.candidates import label_of, legend_label, style_of
-from mmedge.profiling.showing.html.draw import Canvas, colour, drawn, legend, logarithmic, point_style, tell
+from mmedge.profiling.showing.html.draw import Axes, Canvas, colour, drawn, legend, logarithmic, point_style, tell
 from mmedge.profiling.showing.html.figures import Absent, Figure
 from mmedge.profiling.showing.html.tables import Cell, table
-from mmedge.profiling.showing.html.text import percent
+from mmedge.profiling.showing.html.text import UNKNOWN, percent, short
 
 NAME, TITLE = "roofline", "Roofline"
 REST = " rest"
@@ -22,9 +22,18 @@ _ROOFS = ("-", "--", "-.", ":")
 _TOGETHER = 0.4
 """Powers of ten."""
 _HEADS = (
-    "candidate", "stage", "FLOP", "bytes", "FLOP/byte", "10⁹ FLOP/s", "at best, ms", "measured, ms", "of the roof",
-    "bound by",
+    "candidate", "stage", "10⁹ FLOP", "10⁶ bytes", "FLOP/byte", "10⁹ FLOP/s", "at best, ms", "measured, ms",
+    "of the roof", "bound by", "input", "answers",
 )  # fmt: skip
+
+
+class Limit(Struct, frozen=True):
+    """A roof: what no point of its threads can be above."""
+
+    name: str
+    gemm: float
+    bandwidth: float
+    threads: int
 
 
 class Spot(Struct, frozen=True):
@@ -40,24 +49,55 @@ def figure(run: Run) -> Figure | Absent:
     """Speed against arithmetic intensity."""
     if run.peaks is None:
         return Absent(NAME, TITLE, "The peaks of this machine were not measured: --roofline brings them.")
-    peaks, layers = run.peaks, list(_layers(run))[:MOST_LAYERS]
+    peaks, layers = (run.peaks, *run.peaks.others), list(_layers(run))[:MOST_LAYERS]
+    limits = [limit for each in peaks for limit in _limits(each)]
     stages = [
         Spot(roof.c, roof.stage, roof.flops / roof.bytes, roof.flops / roof.measured_ms / 1e6)
         for roof in run.roofline
-        if roof.flops > 0 and roof.bytes > 0 and roof.measured_ms > 0
+        if roof.valid and roof.flops > 0 and roof.bytes > 0 and roof.measured_ms > 0
     ]
-    if (not stages and not layers) or peaks.triad_gbs <= 0 or not any(gemm > 0 for gemm in peaks.gemm_gflops.values()):
+    if (not stages and not layers) or not limits:
         return Absent(NAME, TITLE, "The work of no stage is known, as of bundles whose graphs are not ONNX.")
     return Figure(
         NAME,
         TITLE,
         "Lines are what this machine can do at most: rising where memory limits it, flat where computing does; the "
-        "distance of a point below its line is time still on the table.",
-        drawn(NAME, TITLE, lambda canvas: _draw(run, peaks, stages, layers, canvas), height=5.2),
-        table(_HEADS, (_row(run, roof) for roof in run.roofline)) + _peaks(peaks),
-        note="Large: stages. Small and pale: layers that take 0.5 % or more; the slowest may lie below what is drawn, "
-        "and the table of layers has all. More than 100 % is only possible where the data fit the cache.",
+        f"distance of a point below its line is time still on the table. {_asked(run)}",
+        drawn(NAME, TITLE, lambda canvas: _draw(run, limits, stages, layers, canvas), height=5.2),
+        table(_HEADS, (_row(run, roof) for roof in run.roofline)) + "".join(map(_peaks, peaks)),
+        note=_note(run),
     )
+
+
+def _limits(peaks: Peaks) -> Iterator[Limit]:
+    bandwidth, rates = max(peaks.triad_gbs, peaks.read_gbs), peaks.gemm_gflops
+    for name, gemm in sorted(rates.items(), key=lambda item: item[1]):
+        is_rest = name.endswith(REST) and name.removesuffix(REST) in rates
+        if bandwidth > 0 and gemm > 0 and not is_rest:
+            yield Limit(name, gemm, bandwidth, peaks.threads)
+
+
+def _asked(run: Run) -> str:
+    """What was answered, and how often."""
+    counts = [roof.n for roof in run.roofline if roof.n]
+    if not counts:
+        return "Stages are medians of answers to the bundles' golden samples."
+    least, most = min(counts), max(counts)
+    said = f"{least} answers" if least == most else f"{least} to {most} answers"
+    names = dict.fromkeys(_input(run, roof) for roof in run.roofline)
+    return f"Stages are medians of {said} to {' or '.join(names)}."
+
+
+def _input(run: Run, roof: Roof) -> str:
+    return "a golden sample" if roof.input is None else run.inputs.items[roof.input].id
+
+
+def _note(run: Run) -> str:
+    said = "Large: stages. Small and pale: layers that take 0.5 % or more; the slowest may lie below what is drawn, "
+    said += "and the table of layers has all. A share above 105 % is possible only where the data fit the last level "
+    said += "cache; elsewhere it says nothing, is a dash in the table, and is not drawn"
+    gone = [f"{label_of(run, roof.c)}, {roof.stage}" for roof in run.roofline if not roof.valid]
+    return said + (f": {'; '.join(gone)}." if gone else ".")
 
 
 def _layers(run: Run) -> Iterator[Spot]:
@@ -66,20 +106,11 @@ def _layers(run: Run) -> Iterator[Spot]:
             yield Spot(layer.c, layer.node, layer.flops / layer.bytes, layer.flops / layer.us / 1e3)
 
 
-def _draw(run: Run, peaks: Peaks, stages: list[Spot], layers: list[Spot], canvas: Canvas) -> None:
+def _draw(run: Run, limits: list[Limit], stages: list[Spot], layers: list[Spot], canvas: Canvas) -> None:
     axes = canvas.subplots()
     at = [spot.intensity for spot in (*stages, *layers)]
-    bandwidth = max(peaks.triad_gbs, peaks.read_gbs)
-    ridges = [gemm / bandwidth for gemm in peaks.gemm_gflops.values()]
-    xs = np.geomspace(min([*at, *ridges, 0.1]) / 2, max([*at, *ridges]) * 4, 60)
-    roofs = {
-        name: gemm
-        for name, gemm in peaks.gemm_gflops.items()
-        if name.removesuffix(REST) not in peaks.gemm_gflops or not name.endswith(REST)
-    }
-    for place, (name, gemm) in enumerate(sorted(roofs.items(), key=lambda item: item[1])):
-        roof = np.minimum(gemm, xs * bandwidth)
-        axes.plot(xs, roof, color=colour("ink"), lw=1.4, ls=_ROOFS[place % len(_ROOFS)], label=f"peak {name}")
+    ridges = [limit.gemm / limit.bandwidth for limit in limits]
+    _roofs(axes, limits, np.geomspace(min([*at, *ridges, 0.1]) / 2, max([*at, *ridges]) * 4, 60))
     for spot in layers:
         (mark,) = axes.plot([spot.intensity], [spot.speed], **point_style(style_of(run, spot.c)), ms=3.5, alpha=0.45)
         tell(mark, f"{label_of(run, spot.c)}: {spot.name}")
@@ -92,12 +123,24 @@ def _draw(run: Run, peaks: Peaks, stages: list[Spot], layers: list[Spot], canvas
         axes.annotate(spot.name.replace("_", " "), (spot.intensity, spot.speed), (8, -11), textcoords="offset points")
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_ylim(bottom=max(min(spot.speed for spot in (*stages, *layers)), max(roofs.values()) / 1e5) / 2)
+    axes.set_ylim(
+        bottom=max(min(spot.speed for spot in (*stages, *layers)), max(limit.gemm for limit in limits) / 1e5) / 2
+    )
     for axis in (axes.xaxis, axes.yaxis):
         logarithmic(axis)
     axes.set_xlabel("FLOP per byte of memory traffic")
     axes.set_ylabel("10⁹ FLOP per second")
     legend(canvas, axes)
+
+
+def _roofs(axes: Axes, limits: list[Limit], at: np.ndarray) -> None:
+    """Those of other numbers of threads than the first are paler."""
+    several = len({limit.threads for limit in limits}) > 1
+    for place, limit in enumerate(limits):
+        look = {"color": colour("ink" if limit.threads == limits[0].threads else "muted"), "lw": 1.4}
+        label = f"peak {short(limit.name)}" + (f", {_threads(limit.threads)}" if several else "")
+        roof = np.minimum(limit.gemm, at * limit.bandwidth)
+        axes.plot(at, roof, ls=_ROOFS[place % len(_ROOFS)], label=label, **look)
 
 
 def _labelled(stages: list[Spot]) -> list[Spot]:
@@ -120,22 +163,19 @@ def _row(run: Run, roof: Roof) -> list[Cell]:
     bound = f"{roof.bound}, in cache" if roof.in_cache else roof.bound
     named: list[Cell] = [label_of(run, roof.c), roof.stage]
     return [
-        *named,
-        roof.flops,
-        roof.bytes,
-        intensity,
-        speed,
-        roof.ceiling_ms,
-        roof.measured_ms,
-        percent(roof.share),
-        bound,
-    ]
+        *named, roof.flops / 1e9, roof.bytes / 1e6, intensity, speed, roof.ceiling_ms, roof.measured_ms,
+        percent(roof.share) if roof.valid else UNKNOWN, bound, _input(run, roof), roof.n or None,
+    ]  # fmt: skip
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'s' if count != 1 else ''}"
 
 
 def _peaks(peaks: Peaks) -> str:
     rows: list[list[Cell]] = [["memory (triad)", peaks.triad_gbs, "10⁹ bytes/s"]]
     rows += [["memory (reading alone)", peaks.read_gbs, "10⁹ bytes/s"]] if peaks.read_gbs else []
     rows += [[name, gemm, "10⁹ FLOP/s"] for name, gemm in peaks.gemm_gflops.items()]
-    return f"<h3>Peaks, {peaks.threads} threads, median of {peaks.repeats}</h3>" + table(
+    return f"<h3>Peaks, {_threads(peaks.threads)}, median of {peaks.repeats}</h3>" + table(
         ("peak", "value", "unit"), rows
     )
