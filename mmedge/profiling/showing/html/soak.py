@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from mmedge.profiling.run import Minute, Run
 from mmedge.profiling.showing.html.candidates import label_of, legend_label, style_of
-from mmedge.profiling.showing.html.draw import Canvas, colour, drawn, legend, line_style, tell
+from mmedge.profiling.showing.html.draw import Canvas, colour, drawn, legend, line_style, stacked, tell
 from mmedge.profiling.showing.html.figures import Absent, Figure
 from mmedge.profiling.showing.html.tables import Cell, table
 from mmedge.profiling.showing.html.text import percent
 
 NAME, TITLE = "soak", "Minute by minute"
-_HEADS = ("candidate", "minute", "answers", "median, ms", "°C", "MHz", "throttled")
+_HEADS = ("candidate", "minute", "answers", "median, ms", "°C before", "°C after", "MHz", "throttled")
 
 
 def figure(run: Run) -> Figure | Absent:
@@ -34,8 +34,7 @@ def figure(run: Run) -> Figure | Absent:
 
 
 def _draw(run: Run, by_candidate: dict[int, list[Minute]], fields: list[str], canvas: Canvas) -> None:
-    heights = [2.0, *(1 for _ in fields)]
-    rows = canvas.subplots(len(heights), 1, sharex=True, squeeze=False, gridspec_kw={"height_ratios": heights}).ravel()
+    rows = stacked(canvas, [2.0, *(1.0 for _ in fields)])
     for c, found in by_candidate.items():
         style = style_of(run, c)
         at = [minute.minute + 1 for minute in found]
@@ -60,7 +59,7 @@ def _draw(run: Run, by_candidate: dict[int, list[Minute]], fields: list[str], ca
 def _row(run: Run, minute: Minute) -> list[Cell]:
     throttled = None if minute.throttled is None else "yes" if minute.throttled else "no"
     head: list[Cell] = [label_of(run, minute.c), minute.minute + 1, minute.answers, minute.median_ms]
-    return [*head, minute.celsius, minute.mhz, throttled]
+    return [*head, minute.celsius_before, minute.celsius, minute.mhz, throttled]
 
 
 def _change(found: list[Minute]) -> str:
