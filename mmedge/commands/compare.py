@@ -60,7 +60,8 @@ def _lines(found: Comparison, narrower: int) -> Iterator[str]:
 def _sides(found: Comparison, narrower: int) -> Iterator[str]:
     if found.paired:
         yield from _wrapped("", _side(found.a), narrower)
-        yield "one run: A is its baseline; ratios are paired by round"
+        yield "one run: A is its baseline; ratios are paired by round, and not the quotient of"
+        yield "the medians beside them"
     else:
         yield from _wrapped("A  ", _side(found.a), narrower)
         yield from _wrapped("B  ", _side(found.b), narrower)

@@ -44,8 +44,11 @@ def layers(
     """
     from mmedge.commands.profile import ProgressLine
     from mmedge.core.whole_file import check_place, write_whole
+    from mmedge.errors import UsageError
     from mmedge.profiling.layers.layers import see
 
+    if top < 1:
+        raise UsageError(f"--top is {top}, it must be at least 1", hint="--top 10")
     if output:
         check_place(output)
     if trtexec:

@@ -95,6 +95,8 @@ class Told:
     """Write a trace too, for Perfetto or chrome://tracing."""
     csv: Path | None = None
     """Write a row for each answer too."""
+    force: bool = False
+    """Replace files that are there already."""
     json: bool = False
     """Print everything that was measured as JSON."""
 
@@ -121,7 +123,7 @@ def profile(
     if told.json and any(path.suffix == ".json" for path in bundles):
         raise UsageError("--json prints, and takes no file", hint="-o FILE keeps everything in a file")
     files = {kind: path for kind in ("html", "trace", "csv") if (path := getattr(told, kind))}
-    check_outputs(files, told.output, force=True)
+    check_outputs(files | ({"output": told.output} if told.output else {}), None, told.force)
     rules = _rules(measured.gate)
     settings = _settings(measured, compared, spans=told.trace is not None)
     extras = extras_of(
@@ -139,6 +141,8 @@ def profile(
         undecided = (lambda run: _outcome(run, rules).undecided) if rules else None
         run = measure(candidates, inputs, settings, extras, undecided=undecided, save=told.output, say=say)
         _write(run, files)
+    for path in (*files.values(), *([told.output] if told.output else [])):
+        print(f"wrote {path}", file=sys.stderr)
     return _show(run, told.json, _outcome(run, rules) if rules else None)
 
 

@@ -36,7 +36,8 @@ def inputs_of(
         bundles: all of them can do the task.
         source: a folder of pictures, a CSV or JSONL list (`core.samples`), ``synthetic`` or ``synthetic:WxH,WxH``;
             None takes the golden samples that all bundles have in common.
-        task: a name of `TASKS`; None takes what golden samples say, or the first task that all bundles can do.
+        task: a name of `TASKS`; None takes what golden samples and the rows of a list say: a row with a question and
+            no caption is asked, where all bundles can.
         folder: where pictures are kept that have to be made.
         most: at most so many, spread evenly over all.
 
@@ -65,9 +66,10 @@ def _items(bundles: Sequence[Bundle], source: str | None, task: str | None, fold
     if source is None:
         yield from _golden(bundles, task)
         return
-    input_of = TASKS[task or _first_task(bundles)]
-    for sample in _synthetic(source, folder) if _is_synthetic(source) else _listed(source):
-        item = input_of(sample)
+    shared = _shared_tasks(bundles)
+    made = source.partition(":")[0] == SYNTHETIC
+    for sample in _synthetic(source, folder) if made else _listed(source):
+        item = TASKS[task or (shared[0] if made else _task_of(sample, shared))](sample)
         yield replace(item, file=_text(Path(item.file)))
 
 
@@ -77,13 +79,19 @@ def _check_tasks(bundles: Sequence[Bundle], task: str | None) -> None:
         if task and task not in bundle.manifest.tasks:
             tasks = ", ".join(bundle.manifest.tasks)
             raise UsageError(f"`{bundle.path}` cannot `{task}`", hint=f"it can: {tasks}")
-    _first_task(bundles)
+    _shared_tasks(bundles)
 
 
-def _first_task(bundles: Sequence[Bundle]) -> str:
+def _task_of(sample: Sample, shared: Sequence[str]) -> str:
+    """A row with nothing but a question is asked, every other one is what all bundles can do first."""
+    only_asked = sample.question is not None and sample.caption is None
+    return "ask" if only_asked and "ask" in shared else shared[0]
+
+
+def _shared_tasks(bundles: Sequence[Bundle]) -> list[str]:
     shared = [task for task in TASKS if all(task in bundle.manifest.tasks for bundle in bundles)]
     if shared:
-        return shared[0]
+        return shared
     told = "; ".join(f"`{bundle.path}`: {', '.join(bundle.manifest.tasks)}" for bundle in bundles)
     raise UsageError("the bundles have no task in common", hint=f"profile those that do the same: {told}")
 
@@ -111,10 +119,6 @@ def _goldens(bundle: Bundle) -> Iterator[tuple[str, str, str | None]]:
 
 def _key(bundle: Bundle, path: str, task: str, text: str | None) -> tuple[str, str, str | None]:
     return bundle.manifest.files[f"{path}/picture.png"].sha256, task, text
-
-
-def _is_synthetic(source: str) -> bool:
-    return source.partition(":")[0] == SYNTHETIC
 
 
 def _listed(source: str) -> tuple[Sample, ...]:

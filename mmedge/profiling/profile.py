@@ -314,8 +314,11 @@ def _check(candidates: Sequence[Candidate], inputs: Inputs, settings: Settings) 
     for option, bound in least.items():
         value = getattr(settings, option)
         if value is not None and value < bound:
-            raise UsageError(f"--{option.replace('_', '-')} is {value}, it must be at least {bound}")
+            name = option.replace("_", "-")
+            raise UsageError(f"--{name} is {value}, it must be at least {bound}", hint=f"--{name} {bound} or more")
     for option in ("budget_s", "precision", "margin"):
         if not getattr(settings, option) > 0:
             name = {"budget_s": "budget", "precision": "ci"}.get(option, option)
-            raise UsageError(f"--{name} is {getattr(settings, option)}, it must be more than 0")
+            raise UsageError(
+                f"--{name} is {getattr(settings, option)}, it must be more than 0", hint=f"leave --{name} out"
+            )

@@ -57,6 +57,13 @@ def test_a_file_after_json_is_refused_with_the_option_that_takes_one(bundle, cap
     assert code == 2 and "--json prints, and takes no file" in err and "-o FILE" in err
 
 
+def test_a_run_that_is_there_is_replaced_only_when_it_is_asked_for(bundle, capsys, tmp_path):
+    (tmp_path / "run.json").write_text("precious")
+    code, _, err = run(capsys, bundle(), "-o", tmp_path / "run.json")
+    assert code == 2 and "is there already" in err and "--force" in err
+    assert (tmp_path / "run.json").read_text() == "precious"
+
+
 @pytest.mark.slow
 def test_what_this_machine_can_resolve_needs_no_bundle(capsys, tmp_path):
     file = tmp_path / "run.json"
@@ -94,7 +101,7 @@ def test_a_bundle_on_two_engines(tiny, pictures, capsys, tmp_path):
     options = ("--backend", "onnxruntime,openvino", "--inputs", pictures, "--limit", "4", "--rounds", "12")
     outputs = ("-o", file, "--html", page, "--trace", trace, "--csv", rows)
     code, out, err = run(capsys, tiny, *options, "--processes", "2", *outputs)
-    assert code in (0, 9) and err == "" and max(map(len, out.splitlines())) <= WIDTH
+    assert code in (0, 9) and err.splitlines()[-1] == f"wrote {file}" and max(map(len, out.splitlines())) <= WIDTH
     assert all(path.stat().st_size > 1000 for path in (file, page, trace, rows))
     found = read_run(file)
     assert found.complete and {"onnxruntime", "openvino"} <= found.software.keys()

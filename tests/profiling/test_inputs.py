@@ -80,6 +80,20 @@ def test_a_list_tells_what_is_asked_and_what_is_right(task, expected, bundle, li
     assert Path(item.file).name == "cat.png"
 
 
+def test_rows_of_a_list_are_asked_or_captioned_by_what_they_say(bundle, listed, asked):
+    rows = (
+        '{"image": "cat.png", "question": "is this a cat?", "answer": "yes"}',
+        '{"image": "cat.png", "caption": "a cat"}',
+        '{"image": "cat.png"}',
+    )
+    found = asked([bundle()], listed("\n".join(rows)))
+    assert [(item.task, item.expected) for item in found.items] == [
+        ("ask", ("yes",)),
+        ("caption", ("a cat",)),
+        ("caption", ()),
+    ]
+
+
 def test_what_the_cost_may_depend_on_is_told(bundle, listed, asked):
     [item] = asked([bundle()], listed(LIST), "ask").items
     size = Path(item.file).stat().st_size

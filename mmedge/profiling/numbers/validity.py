@@ -67,7 +67,8 @@ def differs_from_itself(run: Run) -> Iterator[Flag]:
         text = f"the baseline came out as {aa.verdict} than itself (x{aa.low:.3f} to x{aa.high:.3f})"
         yield Flag("aa_differs", "error", text, "close other programs, and run it again")
     elif aa and aa.floor > run.protocol.margin:
-        text = f"differences below {aa.floor:.1%} cannot be seen here, the margin is {run.protocol.margin:.1%}"
+        floor = f"{aa.floor:.1%}" if aa.floor < 1 else "more than 100%"
+        text = f"the baseline may seem {floor} off itself, the margin is {run.protocol.margin:.1%}"
         yield Flag("aa_floor", "warning", text, "close other programs, or give it more time: --budget")
 
 

@@ -56,7 +56,8 @@ def lines(run: Run) -> Iterator[str]:
 def _heading(run: Run) -> Iterator[str]:
     machine, protocol = run.machine, run.protocol
     aa, rounds = run.results.aa, {sample.round for sample in run.rounds}
-    seen = f"noise floor {aa.floor:.1%}" if aa else "noise floor unknown"
+    known = aa is not None and aa.floor < 1
+    seen = f"noise floor {aa.floor:.1%}" if aa and known else f"noise floor {'over 100%' if aa else 'unknown'}"
     counts = f"{len({s.process for s in run.rounds})} processes  {len(rounds)} rounds  {_seconds(run):.0f} s"
     threads = sorted({candidate.threads or machine.processor.cores for candidate in run.candidates})
     used = "/".join(map(str, threads))
@@ -159,9 +160,11 @@ def _value(run: Run, c: int, metric: str) -> float | None:
 def _details(run: Run) -> Iterator[str]:
     """By candidate, the twin left out."""
     for c, mark in enumerate(marks(run)[:-1]):
-        stages = [(stage, run.absolute(c, f"{stage}_ms")) for stage in (*stages_of(run), OTHER)]
+        stages = [(stage, run.absolute(c, f"{stage}_ms", "mean")) for stage in (*stages_of(run), OTHER)]
         shown = " | ".join(f"{stage} {number(found.value)}" for stage, found in stages if found)
-        yield from wrapped(f"{mark:<3} stages, ms{' (all tasks)' if _tasks(run) else ''}: ", shown) if shown else ()
+        yield from (
+            wrapped(f"{mark:<3} stages, mean ms{' (all tasks)' if _tasks(run) else ''}: ", shown) if shown else ()
+        )
         for task in _tasks(run) or ("",):
             label, prefix = (f" ({task})", f"{task}.") if task else ("", "")
             yield from wrapped(f"{mark:<3} answers, ms{label}: ", "  ".join(_percentiles(run, c, f"{prefix}answer_ms")))

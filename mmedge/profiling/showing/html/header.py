@@ -42,7 +42,7 @@ def verdicts(run: Run) -> Iterator[str]:
         times = " and ".join(_took(run, task) for task in tasks_of(run))
         yield f"{label_of(run, 0)} takes {times}; nothing was compared with it."
     if run.results.aa:
-        yield f"Differences below {percent(run.results.aa.floor)} cannot be seen here."
+        yield f"The baseline beside itself may seem {percent(run.results.aa.floor)} off: less means nothing."
 
 
 def _sentence(run: Run, c: int) -> str:
