@@ -78,11 +78,19 @@ def _refused(a: Run, b: Run, files: tuple[str, str]) -> UsageError:
             f"`{files[0]}` and `{files[1]}` are two runs: what drifted between them would look like a difference",
             hint="profile both bundles in one run, or label all that is said with --unpaired",
         )
-    names = [run.machine.name + ("" if run.machine.id else " (nobody knows which)") for run in (a, b)]
+    names = [_place(run, a.machine.name == b.machine.name) for run in (a, b)]
     return UsageError(
         f"`{files[0]}` was measured on {names[0]}, `{files[1]}` on {names[1]}: that is not the same machine",
         hint="measure both on one, or see them beside each other without verdicts with --unpaired",
     )
+
+
+def _place(run: Run, alike: bool) -> str:
+    """The machine's name, and what tells it from one that is ``alike``."""
+    machine = run.machine
+    if not machine.id:
+        return f"{machine.name} (nobody knows which)"
+    return f"{machine.name} ({machine.id[:12]})" if alike else machine.name
 
 
 def _comparison(a: Run, b: Run, files: tuple[str, str], pairs: tuple[Pair, ...], inputs: int) -> Comparison:

@@ -63,7 +63,8 @@ def _heading(run: Run) -> Iterator[str]:
     used = "/".join(map(str, threads))
     yield from wrapped("", f"{' and '.join(run.tasks)}  {used} of {machine.processor.cores} cores  {counts}   {seen}")
     system = machine.virtual or machine.container
-    yield from wrapped("", f"{machine.name}, {machine.processor.model}{f' ({system})' if system else ''}")
+    name = ", ".join(dict.fromkeys((machine.name, machine.processor.model)))
+    yield from wrapped("", f"{name}{f' ({system})' if system else ''}")
     for mark, candidate in zip(marks(run), run.candidates, strict=True):
         said = " and ".join(dict.fromkeys(candidate.engines.values())) or candidate.backend or "its target's engines"
         what = f"{candidate.name} ({candidate.precision}, {said})"
