@@ -107,8 +107,12 @@ def _range(prediction: dict[str, Any], measure: str, unit: str) -> str:
 def profiler_checks(results: Path) -> str:
     """Which checks of the profiler on itself passed."""
     found = json.loads((results / "profiler_checks.json").read_text())
-    rows = [[name.replace("_", " ", 1), "passed" if each["passed"] else "NOT passed"] for name, each in found.items()]
-    return table(["result"], rows)
+    words = {True: "passed", False: "NOT passed"}
+    names = {
+        word: [name.replace("_", " ", 1) for name, each in found.items() if words[each["passed"]] == word]
+        for word in words.values()
+    }
+    return table(["checks"], [[word, ", ".join(each)] for word, each in names.items() if each])
 
 
 def install(results: Path) -> str:
