@@ -46,11 +46,12 @@ def product(
 
 
 def copy(folder: Path, elements: int) -> tuple[Graph, Path]:
-    """A cache of ``elements`` float32 in each of its two tensors, multiplied by one: its buffers are there beforehand,
-    so that nothing is measured but reading and writing."""
+    """A cache of ``elements`` float32 in each of its two tensors, with the other sign: its buffers are there beforehand,
+    so that nothing is measured but reading and writing. What does nothing, such as a product with one, would be taken
+    out, and what is left is a copy that does not read what it overwrites, as every other node does."""
     cache = CacheShape(1, 1, 1024, capacity=elements // 1024)
     nodes = b"".join(
-        _node("Mul", (past.name, "one"), (present.name,))
+        _node("Neg", (past.name,), (present.name,))
         for past, present in zip(cache.past(), cache.present(), strict=True)
     )
     nodes += _node("Shape", ("input_ids",), ("token",))
@@ -58,7 +59,7 @@ def copy(folder: Path, elements: int) -> tuple[Graph, Path]:
     inputs = {port.name: (port.dtype, port.shape) for port in (ids, *cache.past(), *cache.steering())}
     outputs = {port.name: (port.dtype, port.shape) for port in (token, *cache.present())}
     path = folder / "copy.onnx"
-    path.write_bytes(_model(nodes + _constant("one", np.float32(1)), inputs, outputs))
+    path.write_bytes(_model(nodes, inputs, outputs))
     return Graph("copy", path.name, (ids,), (token,), "float32", cache), path
 
 
