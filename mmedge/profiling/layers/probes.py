@@ -46,9 +46,9 @@ def product(
 
 
 def copy(folder: Path, elements: int) -> tuple[Graph, Path]:
-    """A cache of ``elements`` float32 in each of its two tensors, with the other sign: its buffers are there beforehand,
-    so that nothing is measured but reading and writing. What does nothing, such as a product with one, would be taken
-    out, and what is left is a copy that does not read what it overwrites, as every other node does."""
+    """A cache of ``elements`` float32 in each of its two tensors, with the other sign: its buffers are there before, so
+    that nothing is measured but reading and writing. What does nothing, such as a product with one, would be taken out,
+    and what is left is a copy that does not read what it overwrites, as every other node does."""
     cache = CacheShape(1, 1, 1024, capacity=elements // 1024)
     nodes = b"".join(
         _node("Neg", (past.name,), (present.name,))
