@@ -51,8 +51,7 @@ def copy(folder: Path, elements: int) -> tuple[Graph, Path]:
     and what is left is a copy that does not read what it overwrites, as every other node does."""
     cache = CacheShape(1, 1, 1024, capacity=elements // 1024)
     nodes = b"".join(
-        _node("Neg", (past.name,), (present.name,))
-        for past, present in zip(cache.past(), cache.present(), strict=True)
+        _node("Neg", (past.name,), (present.name,)) for past, present in zip(cache.past(), cache.present(), strict=True)
     )
     nodes += _node("Shape", ("input_ids",), ("token",))
     ids, token = Port("input_ids", "int64", (1, "length")), Port("token", "int64", (2,))
