@@ -3,8 +3,9 @@
 python benchmarks/profiler_checks/p14_roofline.py [--quick]
 
 Both go the whole way: opened by a backend, counted by the accounting, held against peaks. Peak and model are measured
-in turns, as others may use the machine meanwhile. Of products the median of all turns' shares counts: both are held up
-alike. Of copies the fastest turns count: a triad in Python's threads is held up more than a copy in an engine's.
+in turns, as others may use the machine meanwhile: for seconds, memory can be half as fast again as it is mostly. So
+medians count, of the shares of all turns for products, and of times for copies. The peak of a copy is, as in the
+profiler, the best of the triad, of reading and of the engine's own copy.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
@@ -64,22 +66,28 @@ def copies(engine: str, turns: int) -> float:
     one before wrote, of which the cache must not hold much."""
     cache, threads = last_level_cache(), usable_cores()
     rates = {key(engine, "float32"): 1e9, key(engine, "float32", rest=True): 1e9}
-    with tempfile.TemporaryDirectory() as folder, Arrays(cache, threads) as arrays:
-        model, path = copy(Path(folder), cache)  # two of 4 bytes each
+    with ExitStack() as stack:
+        one, two = (Path(stack.enter_context(tempfile.TemporaryDirectory())) for _ in range(2))
+        arrays = stack.enter_context(Arrays(cache, threads))
+        probe, probe_path = copy(one, cache)  # two of 4 bytes each
+        model, path = copy(two, cache)
         shape = (1, 1, model.cache.capacity, model.cache.head_dim)
         part = _counted(engine, model, path, {"input_ids": (1, 1)} | {port.name: shape for port in model.cache.past()})
-        session = opened(find.backend(engine), model, path, 0)
-        triad_s, read_s, model_s = _fastest((arrays.triad, arrays.read, _run(session, model)), turns)
-        session.close()
+        runs = []
+        for graph, file in ((probe, probe_path), (model, path)):
+            session = opened(find.backend(engine), graph, file, 0)
+            stack.callback(session.close)
+            runs.append(_run(session, graph))
+        triad_s, read_s, copied_s, model_s = _medians((arrays.triad, arrays.read, *runs), turns)
     triad, read = 12 * arrays.size / triad_s / 1e9, 4 * arrays.size / read_s / 1e9
-    limits = Peaks(threads, triad, rates, cache, read_gbs=read)
+    limits = Peaks(threads, triad, rates, cache, read_gbs=read, copy_gbs={engine: 16 * cache / copied_s / 1e9})
     return roof(0, "encode", [part], model_s * 1e3, limits).share
 
 
-def _fastest(works: Sequence[Callable[[], object]], turns: int) -> list[float]:
+def _medians(works: Sequence[Callable[[], object]], turns: int) -> list[float]:
     """Seconds of each, of so many turns after one."""
     times = [[_seconds(work) for work in works] for _ in range(1 + turns)]
-    return [min(column) for column in zip(*times[1:], strict=True)]
+    return [median(column) for column in zip(*times[1:], strict=True)]
 
 
 def check(quick: bool) -> dict[str, object]:
@@ -126,7 +134,7 @@ def _run(session: Session, graph: Graph) -> Callable[[], object]:
 
 def _seconds(run: Callable[[], object]) -> float:
     """After a pause in which the threads of whoever ran before come to rest."""
-    time.sleep(0.01)
+    time.sleep(0.05)
     began = time.perf_counter()
     run()
     return time.perf_counter() - began

@@ -433,6 +433,8 @@ class Peaks(Struct, frozen=True):
     repeats: int = 9
     read_gbs: float = 0.0
     """As ``triad_gbs``, of reading alone, which is all that weights ask for."""
+    copy_gbs: dict[str, float] = {}
+    """As ``triad_gbs``, of an engine that copies, by its name."""
     others: tuple[Peaks, ...] = ()
     """Of the same session, with the numbers of threads of candidates that have others than the first."""
 

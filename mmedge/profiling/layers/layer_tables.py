@@ -71,6 +71,8 @@ def peak_lines(found: Peaks) -> Iterator[str]:
         f"memory  {found.triad_gbs:.1f} GB/s triad, {found.read_gbs:.1f} GB/s reading  "
         f"({found.threads} threads, cache {found.cache / (1 << 20):.0f} MiB)"
     )
+    for name, rate in found.copy_gbs.items():
+        yield f"copying {name:<32} {rate:8.1f} GB/s"
     for name, rate in found.gemm_gflops.items():
         yield f"product {name:<32} {rate:8.1f} GFLOP/s"
 

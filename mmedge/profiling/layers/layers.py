@@ -183,7 +183,7 @@ def _layer(
         read, other = sum(cost.weights for cost in costs), sum(cost.moved for cost in costs)
         part = Part(engine, precision, quantized, every - quantized, 0, 0, 0)
         far = sum(size for size, all_of_it in ((read, run.weights), (other, other)) if all_of_it > limits.cache * count)
-        ceiling_s += max(compute_s(limits, part), moving_s(limits, far, 0))
+        ceiling_s += max(compute_s(limits, part), moving_s(limits, engine, far, 0))
         flops, weights, moved = flops + every, weights + read, moved + other
     told = [noise[kernel.component, name] for name in kernel.onnx_names if (kernel.component, name) in noise]
     return Layer(

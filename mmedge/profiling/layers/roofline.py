@@ -72,7 +72,7 @@ def roof(
     """Of a stage in which these graphs run; ``asked`` is the input that was answered ``n`` times."""
     computing = sum(compute_s(found, part) for part in parts)
     read, written = sum(part.read for part in parts), sum(part.written for part in parts)
-    moving = moving_s(found, read, written)
+    moving = sum(moving_s(found, part.engine, part.read, part.written) for part in parts)
     ceiling_ms = max(computing, moving) * 1e3
     share, in_cache = ceiling_ms / measured_ms, sum(part.footprint for part in parts) < found.cache
     return Roof(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from msgspec.structs import replace
+
 from mmedge.core import find
 from mmedge.core.bundle import Bundle
 from mmedge.errors import BackendError
@@ -63,11 +65,11 @@ def machine_peaks(backend: str | None, threads: int, say: Say = lambda line: Non
     for engine in engines:
         for precision in PRECISIONS:
             try:
-                rates = peaks([(engine, precision, False)], threads, say, memory=found).gemm_gflops
+                more = peaks([(engine, precision, False)], threads, say, memory=found)
             except BackendError as error:
                 say(f"{engine} {precision}: {error}")
                 continue
-            found.gemm_gflops.update(rates)
+            found = replace(more, gemm_gflops=found.gemm_gflops | more.gemm_gflops)
     return found
 
 

@@ -7,7 +7,7 @@ import pytest
 from mmedge.backends.onnxruntime import BACKEND
 from mmedge.core.onnx_graph import Tensor, read_graph
 from mmedge.profiling.layers.costs import run_costs
-from mmedge.profiling.layers.peaks import bandwidths, product_rate
+from mmedge.profiling.layers.peaks import bandwidths, copy_rate, product_rate
 from mmedge.profiling.layers.probes import PRECISIONS, copy, product
 
 SIZE = 64
@@ -59,3 +59,4 @@ def test_rates_are_numbers(monkeypatch):
     monkeypatch.setattr("mmedge.profiling.layers.peaks.SIZE", SIZE)
     assert product_rate(BACKEND, "float32", 1) > 0
     assert min(bandwidths(1 << 20, 1)) > 0
+    assert copy_rate(BACKEND, 1 << 20, 1) > 0

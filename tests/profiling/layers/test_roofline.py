@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from mmedge.profiling.layers import peaks
 from mmedge.profiling.layers.layer_tables import roof_lines
@@ -34,13 +35,19 @@ def test_a_stage_that_only_reads_is_bound_by_reading():
 
 
 def test_what_a_triad_reads_and_writes_takes_as_long_as_a_triad():
-    assert moving_s(PEAKS, 8e9, 4e9) == pytest.approx(12 / 18)
+    assert moving_s(PEAKS, "onnxruntime", 8e9, 4e9) == pytest.approx(12 / 18)
 
 
 def test_reading_is_never_slower_than_the_triad():
     noisy = Peaks(2, 18.0, {}, 32 * MIB, read_gbs=9.0)
-    assert moving_s(noisy, 8e9, 4e9) == pytest.approx(12 / 18)
-    assert moving_s(noisy, 18e9, 0) == pytest.approx(1.0)
+    assert moving_s(noisy, "onnxruntime", 8e9, 4e9) == pytest.approx(12 / 18)
+    assert moving_s(noisy, "onnxruntime", 18e9, 0) == pytest.approx(1.0)
+
+
+def test_what_an_engine_copies_faster_than_the_triad_is_its_limit():
+    copying = replace(PEAKS, copy_gbs={"onnxruntime": 22.0, "openvino": 9.0})
+    assert moving_s(copying, "onnxruntime", 4e9, 4e9) == pytest.approx(8 / 22)
+    assert moving_s(copying, "openvino", 8e9, 4e9) == moving_s(PEAKS, "openvino", 8e9, 4e9) == pytest.approx(12 / 18)
 
 
 def test_graphs_of_a_stage_are_added_up():

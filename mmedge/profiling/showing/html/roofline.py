@@ -70,7 +70,7 @@ def figure(run: Run) -> Figure | Absent:
 
 
 def _limits(peaks: Peaks) -> Iterator[Limit]:
-    bandwidth, rates = max(peaks.triad_gbs, peaks.read_gbs), peaks.gemm_gflops
+    bandwidth, rates = max(peaks.triad_gbs, peaks.read_gbs, *peaks.copy_gbs.values()), peaks.gemm_gflops
     for name, gemm in sorted(rates.items(), key=lambda item: item[1]):
         is_rest = name.endswith(REST) and name.removesuffix(REST) in rates
         if bandwidth > 0 and gemm > 0 and not is_rest:
@@ -175,6 +175,7 @@ def _threads(count: int) -> str:
 def _peaks(peaks: Peaks) -> str:
     rows: list[list[Cell]] = [["memory (triad)", peaks.triad_gbs, "10⁹ bytes/s"]]
     rows += [["memory (reading alone)", peaks.read_gbs, "10⁹ bytes/s"]] if peaks.read_gbs else []
+    rows += [[f"memory ({engine} copying)", rate, "10⁹ bytes/s"] for engine, rate in peaks.copy_gbs.items()]
     rows += [[name, gemm, "10⁹ FLOP/s"] for name, gemm in peaks.gemm_gflops.items()]
     return f"<h3>Peaks, {_threads(peaks.threads)}, median of {peaks.repeats}</h3>" + table(
         ("peak", "value", "unit"), rows
