@@ -15,9 +15,9 @@ import random
 import shlex
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 import transformers
@@ -63,15 +63,22 @@ def question_task(seed: int) -> Task:
     return Task(seed, kind, *chance.choice(by_kind[kind]))
 
 
-class Captioner:
-    """The checkpoint as anyone would use it."""
+class Answering(Protocol):
+    """A checkpoint as anyone would use it."""
+
+    def answers(self, tasks: Sequence[Task]) -> list[str]:
+        """What the model writes for each task, without the prompt."""
+        ...
+
+
+class Captioner(Answering):
+    """BLIP, which captions without a prompt and answers one."""
 
     def __init__(self, folder: Path) -> None:
         self.processor = AutoProcessor.from_pretrained(folder)
         self.model = BlipForConditionalGeneration.from_pretrained(folder).eval()
 
     def answers(self, tasks: Sequence[Task]) -> list[str]:
-        """What the model writes for each task, without the prompt."""
         written: dict[int, str] = {}
         for prompts_of_one_length in self.by_prompt_length(tasks):
             for start in range(0, len(prompts_of_one_length), BATCH):
@@ -113,14 +120,15 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, default=CHECKPOINT)
+def measure(description: str | None, checkpoint: Path, results: Path, load: Callable[[Path], Answering]) -> None:
+    """Read the command line, score a checkpoint and write the results."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", type=Path, default=checkpoint)
     parser.add_argument("--scenes", type=int, default=1000, help="for captions, and as many for questions")
-    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--output", type=Path, default=results)
     options = parser.parse_args()
     held_out = draw.SPLITS["held-out"]
-    captioner = Captioner(options.checkpoint)
+    model = load(options.checkpoint)
     result: dict[str, object] = {
         "command": shlex.join(["python", *sys.argv]),
         "versions": versions(),
@@ -131,11 +139,11 @@ def main() -> None:
         ("questions", question_task, held_out[options.scenes : 2 * options.scenes]),
     ):
         tasks = [make_task(seed) for seed in seeds]
-        scores = score(tasks, captioner.answers(tasks))
+        scores = score(tasks, model.answers(tasks))
         result[name] = report(scores, seeds)
         print(name, ", ".join(f"{kind} {hits.share:.1%} of {hits.of}" for kind, hits in scores.items()), sep=": ")
     options.output.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    measure(__doc__, CHECKPOINT, RESULTS, Captioner)
