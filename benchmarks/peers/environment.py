@@ -2,8 +2,8 @@
 
     python benchmarks/peers/environment.py transformers_blip
 
-Made under ``benchmarks/.work/peers`` from the peer's ``.txt``, the constraints of this repository and mmedge without
-extras; made anew when one of these files changes.
+Made under ``benchmarks/.work/peers`` from the peer's ``.txt`` and mmedge without extras, within the constraints of this
+repository, or those of ``NAME.constraints`` for a peer that needs other versions; made anew when one of these changes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def python_of(name: str, work: Path = WORK) -> Path:
         venv.create(folder, with_pip=True, symlinks=True)
         needed = ["--requirement", _requirements_of(name), "--editable", ROOT]
         pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-        subprocess.run([*pip, "--constraint", CONSTRAINTS, *needed], check=True)
+        subprocess.run([*pip, "--constraint", _constraints_of(name), *needed], check=True)
         stamp.write_text(wanted)
     return python
 
@@ -53,10 +53,15 @@ def _requirements_of(name: str) -> Path:
     return PEERS / f"{name}.txt"
 
 
+def _constraints_of(name: str) -> Path:
+    own = PEERS / f"{name}.constraints"
+    return own if own.exists() else CONSTRAINTS
+
+
 def _digest(name: str) -> str:
     """Of all that decides what is installed."""
     script_of(name)
-    files = (_requirements_of(name), CONSTRAINTS, ROOT / "pyproject.toml")
+    files = (_requirements_of(name), _constraints_of(name), ROOT / "pyproject.toml")
     content = b"\0".join(file.read_bytes() for file in files) + sys.version.encode()
     return hashlib.sha256(content).hexdigest()
 

@@ -9,29 +9,15 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+
+from generating import Told
+from stages import Stages
 
 from mmedge.errors import UsageError
 from mmedge.profiling.worker import main
 from mmedge.runtime.pipeline import Answer, Clock, Piece
-
-
-class Stages:
-    """One stage after the other: the next one ends the one before."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._open = ExitStack()
-
-    def begin(self, name: str) -> None:
-        self.end()
-        self._open.enter_context(self._clock.stage(name))
-
-    def end(self) -> None:
-        self._open.close()
 
 
 class Transformers:
@@ -81,29 +67,6 @@ class Transformers:
 
     def close(self) -> None:
         del self.model
-
-
-class Told:
-    """A streamer of `generate`, which hears the prompt first and then every token."""
-
-    def __init__(self, stages: Stages, show: Callable[[Piece], None], stop: int) -> None:
-        self.stages = stages
-        self.show = show
-        self.stop = stop
-        self.tokens: list[int] = []
-        self.prompt = True
-
-    def put(self, value: Any) -> None:
-        token = int(value.flatten()[-1])
-        if not self.prompt and token != self.stop:
-            self.tokens.append(token)
-            self.show(Piece("", token, 0.0))
-        if not self.prompt and len(self.tokens) < 2:
-            self.stages.begin("decode_loop")
-        self.prompt = False
-
-    def end(self) -> None:
-        pass
 
 
 def opener(folder: Path, *, backend: str | None, threads: int) -> Transformers:

@@ -1,8 +1,8 @@
 """What a family file says about one kind of model: its graphs, its inputs, its answers.
 
 Values flow between graphs by name: the outputs of a component feed the inputs of the same name of later ones. A
-component that takes ``input_ids`` or ``position_ids`` runs at every decoding step; all others run once an answer.
-So a new kind of model needs no change outside its own file.
+component that takes one of `STEP_INPUTS` runs at every decoding step; all others run once an answer, or once for each
+of the prompt's ``looks``. So a new kind of model needs no change outside its own file.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 Config: TypeAlias = Mapping[str, Any]
 """Parsed JSON files of a checkpoint by what they configure: ``model``, ``image``, ``text``, ``generation``."""
 
-STEP_INPUTS = ("input_ids", "position_ids")
-"""Inputs that change at every decoding step, int64 ``[1, length]``."""
+STEP_INPUTS = ("input_ids", "position_ids", "logits_at")
+"""Inputs that change at every decoding step: int64 ``[1, length]``, where positions may have several axes before; and
+int64 ``[asked]``, the places in the step whose logits are asked for."""
 
 
 class Cache(Protocol):
@@ -33,10 +34,11 @@ class Cache(Protocol):
         """Add this step's key and value, ``[1, heads, length, head_dim]``; gives all those to attend to."""
         ...
 
-    def bias(self, position_ids: Any) -> Any:
+    def bias(self, length: Any, *, blocks: Any = None, window: int = 0) -> Any:
         """What causal attention adds to its scores, ``[1, 1, length, all]``: 0 or a large negative number.
 
-        ``position_ids`` are the places of this step's tokens in the cache, int64 ``[1, length]``.
+        ``length`` is that of this step. Tokens of the step that have the same number above 0 in ``blocks``, int64
+        ``[1, length]``, see each other whatever their order. With a ``window`` a token sees no farther back than that.
         """
         ...
 
@@ -65,11 +67,41 @@ class Component:
         return "decode" if self.cache else "tower"
 
 
-class Request(Struct, frozen=True):
-    """What a user asks: pictures as uint8 ``[height, width, 3]``, and a text."""
+class Turn(Struct, frozen=True):
+    """What was asked before in the same conversation, and what was answered."""
 
     images: tuple[np.ndarray, ...] = ()
     text: str | None = None
+    answer: str = ""
+
+
+class Request(Struct, frozen=True):
+    """What a user asks: pictures as uint8 ``[height, width, 3]``, and a text; before it, what was said already."""
+
+    images: tuple[np.ndarray, ...] = ()
+    text: str | None = None
+    earlier: tuple[Turn, ...] = ()
+    frames: tuple[np.ndarray, ...] = ()
+    """Of one video, in order, beside the pictures; for families that can look at one."""
+    frame_seconds: tuple[float, ...] = ()
+    """When each of ``frames`` is shown, from the beginning of the video; empty where nobody knows."""
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """What was said already, and at last what is asked now."""
+        return (*self.earlier, Turn(self.images, self.text))
+
+
+class Insertion(Struct, frozen=True):
+    """Rows that stand in for tokens of the prompt, such as those of a picture."""
+
+    value: str
+    """Made by a component that runs once: float32 ``[rows, width]``."""
+    into: str
+    """Input of a component that runs at every step, ``[1, length, width]``: zeros but for these rows unless an earlier
+    component of the step makes it."""
+    places: np.ndarray
+    """int64 ``[rows]``: which tokens of the prompt."""
 
 
 class Prompt(Struct, frozen=True):
@@ -83,6 +115,15 @@ class Prompt(Struct, frozen=True):
     """Any of these ends the answer and is not part of it."""
     capacity: int
     """Positions the decoder has for prompt and answer together."""
+    looks: tuple[Tensors, ...] = ()
+    """What the components that run once are fed one after the other, such as tiles of a picture; their outputs are put
+    together along the first axis."""
+    insertions: tuple[Insertion, ...] = ()
+    positions: np.ndarray | None = None
+    """int64 ``[1, length]``, or of several axes ``[axes, 1, length]``, where they are not 0, 1, 2...; those of the
+    answer go on after the largest."""
+    along: Tensors = {}
+    """Other inputs of a step by name, ``[1, length]`` for the prompt; 0 for every token of the answer."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +138,14 @@ class Family:
     components: Callable[[Config], tuple[Component, ...]]
     """The graphs, in the order they run."""
     prepare: Callable[[Config, Tokenizer, Request], Prompt]
-    """numpy only."""
+    """numpy only. Of all that a `Request` can hold it refuses what the model cannot look at."""
     generate: Callable[[Any, Any, Request, int], list[int]]
     """``generate(model, processor, request, limit)``: the tokens of the checkpoint's own greedy `generate`, without
     the prompt and the stop token; what exports are judged by, called only while exporting."""
     tiny: tuple[Config, ...]
     """Model configs so small that tests export them in seconds, one per architecture."""
+    pixels: Callable[[Any, np.ndarray], tuple[Tensors, ...]] | None = None
+    """``pixels(processor, picture)``: what the checkpoint's own picture processor makes of a picture, in the form of a
+    prompt's looks, where that is not what it gives; called only while exporting."""
+    arrange: Callable[[Config, Prompt, list[Tensors]], Tensors] | None = None
+    """What to make of the outputs for each of the prompt's looks where putting them together is not all, numpy only."""

@@ -24,7 +24,7 @@ from mmedge.errors import QualityError
 from mmedge.export.cache import GrowingCache, empty_cache
 from mmedge.export.examples import Example
 from mmedge.runtime.decode import decode, picking
-from mmedge.runtime.engine import Engine
+from mmedge.runtime.engine import Engine, arranging
 from mmedge.runtime.pick import greedy
 from mmedge.runtime.pipeline import Pipeline
 
@@ -141,12 +141,12 @@ def compare_graphs(plan: Plan, model: Any, pipeline: Pipeline, examples: Sequenc
         )
         for component in plan.components
     }
-    engine = Engine(pipeline.engine.graphs, dict(compared))
+    engine = Engine(pipeline.engine.graphs, dict(compared), arranging(plan.family, plan.config))
     for example in examples:
         for session in compared.values():
             session.example = example.name
         prompt = pipeline.prepare(Request((example.pixels(),), example.text))
-        answer_greedily(engine, prompt, engine.encode(prompt.feeds))
+        answer_greedily(engine, prompt, engine.encode(prompt))
     return tuple(session.score.result() for session in compared.values())
 
 
@@ -172,11 +172,17 @@ def compare_preprocessing(pipeline: Pipeline, processor: Any, examples: Sequence
     worst = 0.0
     for example in examples:
         pixels = example.pixels()
-        want = processor.image_processor(pixels, input_data_format="channels_last", return_tensors="np")
-        feeds = pipeline.prepare(Request((pixels,), example.text)).feeds
-        shared = [name for name in want if name in feeds]
-        worst = max(worst, *(float(np.abs(want[name] - feeds[name]).max()) * deviation for name in shared))
+        prompt = pipeline.prepare(Request((pixels,), example.text))
+        theirs = pipeline.family.pixels or _pixels
+        for want, got in zip(theirs(processor, pixels), prompt.looks or (prompt.feeds,), strict=True):
+            shared = [name for name in want if name in got]
+            worst = max(worst, *(float(np.abs(want[name] - got[name]).max()) * deviation for name in shared))
     return worst
+
+
+def _pixels(processor: Any, pixels: np.ndarray) -> tuple[Tensors, ...]:
+    made = processor.image_processor(pixels, input_data_format="channels_last", return_tensors="np")
+    return ({name: np.asarray(made[name]) for name in made},)
 
 
 def judge(plan: Plan, agreement: Sequence[Agreement], answers: Answers) -> None:
@@ -210,7 +216,7 @@ def judge(plan: Plan, agreement: Sequence[Agreement], answers: Answers) -> None:
 def answer_greedily(engine: Engine, prompt: Prompt, values: Tensors) -> None:
     """Run an answer of at most `LIMIT` tokens, from what was encoded."""
     engine.begin(values)
-    for _ in decode(picking(engine.step, greedy), prompt.tokens, stop=prompt.stop, limit=_limit(prompt)):
+    for _ in decode(picking(engine.step, greedy), prompt, limit=_limit(prompt)):
         pass
 
 

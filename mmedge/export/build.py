@@ -41,7 +41,7 @@ from mmedge.export.stages import Stages, Watcher
 from mmedge.export.tidy import tidy, write
 from mmedge.export.trace import trace
 from mmedge.media.image import decode_picture, read_picture
-from mmedge.runtime.engine import Engine
+from mmedge.runtime.engine import Engine, arranging
 from mmedge.runtime.pipeline import Pipeline
 
 OWN_PICTURES = "`--calibration FOLDER` with some of your own is safer"
@@ -164,7 +164,7 @@ def _calibrate(
     with stages.stage("calibrate") as note, _pipeline(plan, source, traced, files) as pipeline:
         sessions = pipeline.engine.sessions
         recorders = {graph.component: _recorder(sessions, graph, work) for graph in wanted}
-        engine = Engine(traced, {**sessions, **recorders})
+        engine = Engine(traced, {**sessions, **recorders}, arranging(plan.family, plan.config))
         texts = _texts(chosen, pipeline.tasks)
 
         def read(sample: Sample) -> Prompt:
@@ -172,7 +172,7 @@ def _calibrate(
             return pipeline.prepare(Request((picture.pixels,), texts[sample]))
 
         def answer(prompt: Prompt) -> None:
-            values = engine.encode(prompt.feeds)
+            values = engine.encode(prompt)
             if any(graph.cache for graph in wanted):
                 answer_greedily(engine, prompt, values)
 
@@ -303,7 +303,7 @@ def _pipeline(plan: Plan, source: Source, graphs: Sequence[Graph], files: dict[s
     """The graphs, opened from ``files`` on the reference backend."""
     backend = find.backend(REFERENCE)
     sessions = {graph.component: backend.open(graph, files[graph.component]) for graph in graphs}
-    engine = Engine(graphs, sessions)
+    engine = Engine(graphs, sessions, arranging(plan.family, plan.config))
     return Pipeline(plan.family, plan.config, source.checkpoint.tokenizer, engine, plan.family.tasks(plan.config))
 
 

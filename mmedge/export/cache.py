@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 import torch
 
+from mmedge.backends._cache import UNSEEN
 from mmedge.core.ports import CacheShape
 
 Pair: TypeAlias = tuple[torch.Tensor, torch.Tensor]
@@ -25,10 +26,16 @@ class GrowingCache:
         self.pairs[layer] = torch.cat([past_key, key], dim=2), torch.cat([past_value, value], dim=2)
         return self.pairs[layer]
 
-    def bias(self, position_ids: torch.Tensor) -> torch.Tensor:
-        later = torch.arange(self._past + position_ids.shape[1])[None] > position_ids[0][:, None]
+    def bias(self, length: int, *, blocks: torch.Tensor | None = None, window: int = 0) -> torch.Tensor:
+        slots, own = torch.arange(self._past + length)[None], (torch.arange(length) + self._past)[:, None]
+        hidden = slots > own
+        if window:
+            hidden = hidden | (slots <= own - window)
+        if blocks is not None:
+            before = torch.zeros(length, self._past, dtype=torch.bool)
+            hidden = hidden & ~torch.cat([before, _same(blocks[0][:, None], blocks)], dim=1)
         # Not a boolean mask: OpenVINO runs that several times slower in a long prefill.
-        return torch.zeros(later.shape).masked_fill(later, torch.finfo(torch.float32).min)[None, None]
+        return torch.zeros(hidden.shape).masked_fill(hidden, torch.finfo(torch.float32).min)[None, None]
 
 
 class FixedCache:
@@ -41,21 +48,39 @@ class FixedCache:
     def __init__(self, pairs: Sequence[Pair], cache_position: torch.Tensor, attention_bias: torch.Tensor) -> None:
         self.pairs = list(pairs)
         self._attention_bias = attention_bias
-        self._rows = torch.arange(pairs[0][0].shape[2]) - cache_position
+        self._slots = torch.arange(pairs[0][0].shape[2])
+        self._position = cache_position
+        self._rows = self._slots - cache_position
 
     def update(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> Pair:
         past_key, past_value = self.pairs[layer]
         self.pairs[layer] = self._write(past_key, key), self._write(past_value, value)
         return self.pairs[layer]
 
-    def bias(self, position_ids: torch.Tensor) -> torch.Tensor:
-        return self._attention_bias
+    def bias(self, length: int, *, blocks: torch.Tensor | None = None, window: int = 0) -> torch.Tensor:
+        bias = self._attention_bias
+        if window:
+            own = (torch.arange(length) + self._position)[:, None]
+            bias = bias.masked_fill(self._slots[None] <= own - window, UNSEEN)
+        if blocks is not None:
+            fresh = self._fresh(length)
+            theirs = torch.where(fresh, blocks[0].index_select(0, torch.where(fresh, self._rows, 0)), 0)
+            bias = bias.masked_fill(_same(blocks[0][:, None], theirs[None]), 0.0)
+        return bias
+
+    def _fresh(self, length: int) -> torch.Tensor:
+        """Slots that this step writes."""
+        return (self._rows >= 0) & (self._rows < length)
 
     def _write(self, old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-        length = new.shape[2]
-        fresh = (self._rows >= 0) & (self._rows < length)
+        fresh = self._fresh(new.shape[2])
         rows = new.index_select(2, torch.where(fresh, self._rows, 0))
         return torch.where(fresh[None, None, :, None], rows, old)
+
+
+def _same(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
+    """Whether two tokens are of the same block."""
+    return (ours == theirs) & (ours > 0)
 
 
 def make_cache(

@@ -15,6 +15,9 @@ from mmedge.core.ports import CacheShape, Port, Tensors, check_feeds
 from mmedge.core.samples import Sample, doubt_samples
 from mmedge.errors import InputError
 
+PLACES = "logits_at"
+"""See `core.family.STEP_INPUTS`."""
+
 MOST_BYTES = 1 << 30
 """Of recorded tensors of one component, on disk; later answers are not recorded."""
 
@@ -44,7 +47,7 @@ class Recording(Sequence[Tensors]):
         if self.shape:
             feeds |= _empty(self.shape.past())
         if self.shape and self.shape.capacity:
-            feeds |= FixedCache(self.shape).steer(feeds["input_ids"].shape[1])
+            feeds |= FixedCache(self.shape).steer(feeds["position_ids"].shape[-1])
         return feeds
 
 
@@ -168,7 +171,12 @@ class Recorder:
 
 def _joined(steps: Sequence[Tensors], ports: Sequence[Port]) -> Tensors:
     """Steps one after the other, along the axis whose size varies."""
-    return {port.name: _join([step[port.name] for step in steps], port) for port in ports if port.name in steps[0]}
+    joined = {port.name: _join([step[port.name] for step in steps], port) for port in ports if port.name in steps[0]}
+    if PLACES in joined:  # in all that was read, not in their own steps
+        lengths = [step["position_ids"].shape[-1] for step in steps]
+        begins = np.cumsum([0, *lengths[:-1]])
+        joined[PLACES] = np.concatenate([step[PLACES] + begin for step, begin in zip(steps, begins, strict=True)])
+    return joined
 
 
 def _join(tensors: Sequence[np.ndarray], port: Port) -> np.ndarray:

@@ -12,15 +12,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from msgspec import to_builtins
+from transformers.processing_utils import ProcessorMixin
 
 from mmedge.core import find
 from mmedge.core.family import Config, Family
 from mmedge.errors import ModelError
+from mmedge.export.chat_template import slots_of
 from mmedge.export.outline import outline
 from mmedge.export.weights import first_line, read_tensors, refuse_nonfinite, weight_files
 from mmedge.media.text import Tokenizer
@@ -82,11 +86,15 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         empty = outline(getattr(transformers, raw["architectures"][0]), settings, folder)
         processor = _load_processor(folder)
     generation = folder / "generation_config.json"
+    text: dict[str, Any] = {"clean_up_tokenization_spaces": bool(processor.tokenizer.clean_up_tokenization_spaces)}
+    if token := image_token(processor):
+        text |= {"image_token": token, "chat": to_builtins(slots_of(processor, token))}
     config = {
         "model": json.loads(settings.to_json_string(use_diff=False)) | {"architectures": raw["architectures"]},
         "image": _image_settings(processor),
-        "text": {"clean_up_tokenization_spaces": bool(processor.tokenizer.clean_up_tokenization_spaces)},
+        "text": text,
         "generation": _read_object(generation) if generation.exists() else {},
+        "processor": _processor_settings(processor),
     }
     return Checkpoint(folder, family, config, processor, empty)
 
@@ -197,9 +205,57 @@ def _without_run_options(value: Any) -> Any:
     return value
 
 
+def image_token(processor: Any) -> str | None:
+    """How the place of a picture is written in a prompt; None where pictures are not part of the text."""
+    token = getattr(processor, "image_token", None)
+    return str(getattr(token, "content", token)) if token else None
+
+
+def _processor_settings(processor: Any) -> dict[str, Any]:
+    """Numbers and words of the processor itself, such as how many tokens stand for a picture."""
+    if not hasattr(processor, "to_dict"):
+        return {}
+    return {
+        key: value
+        for key, value in processor.to_dict().items()
+        if isinstance(value, (bool, int, float, str)) and key != "chat_template"
+    }
+
+
+class NoVideos(dict[str, Any]):
+    """In place of the part of a processor that reads videos, for which `transformers` wants torchvision: here a video
+    is its frames, and these are pictures. Empty where processors tell of themselves."""
+
+    num_frames = fps = None
+
+    @classmethod
+    def from_pretrained(cls, *_: Any, **__: Any) -> NoVideos:
+        return cls()
+
+
+@contextmanager
+def without_videos() -> Iterator[None]:
+    """Make processors without the part for videos."""
+    # As `from ... import` the library gives a stand-in where torchvision is missing.
+    video_processing_auto: Any = import_module("transformers.models.auto.video_processing_auto")
+    check, auto = ProcessorMixin.check_argument_for_proper_class, video_processing_auto.AutoVideoProcessor
+
+    def checked(self: Any, name: str, argument: Any) -> Any:
+        return None if isinstance(argument, NoVideos) else check(self, name, argument)
+
+    ProcessorMixin.check_argument_for_proper_class, video_processing_auto.AutoVideoProcessor = checked, NoVideos
+    try:
+        yield
+    finally:
+        ProcessorMixin.check_argument_for_proper_class, video_processing_auto.AutoVideoProcessor = check, auto
+
+
 def _load_processor(folder: Path) -> Any:
     try:
-        processor = transformers.AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        with without_videos():
+            processor = transformers.AutoProcessor.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
     except Exception as error:  # processors raise whatever their many parts raise
         raise ModelError(f"the processor of `{folder}` cannot be loaded: {first_line(error)}") from error
     if not hasattr(processor, "image_processor"):

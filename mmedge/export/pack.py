@@ -13,7 +13,7 @@ from mmedge.core.names import readable
 from mmedge.core.plan import Plan
 from mmedge.core.report import Agreement, Answers
 from mmedge.export.examples import Example
-from mmedge.runtime.golden import record, to_bytes
+from mmedge.runtime.golden import prompt_arrays, record, stored, to_bytes
 from mmedge.runtime.pipeline import Pipeline
 
 TOOLS = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "numpy", "pillow", "tokenizers")
@@ -41,7 +41,7 @@ def _pack_one(pipeline: Pipeline, example: Example, index: int, folder: Path) ->
     prompt = pipeline.prepare(Request((example.pixels(),), example.text))
     seen = record(pipeline.engine, prompt)
     (place / "picture.png").write_bytes(example.picture.read_bytes())
-    (place / "inputs.npz").write_bytes(to_bytes({**prompt.feeds, "tokens": prompt.tokens}))
+    (place / "inputs.npz").write_bytes(to_bytes(stored(prompt_arrays(prompt))))
     (place / "outputs.npz").write_bytes(to_bytes(seen.outputs))
     text = pipeline.tokenizer.decode(list(seen.tokens))
     return Golden(f"golden/{index}", example.task, example.text, seen.tokens, text)

@@ -58,7 +58,8 @@ def _check_inputs(checkpoint: Checkpoint, plan: Plan) -> None:
     picture = np.zeros((24, 40, 3), np.uint8)
     for task in plan.family.tasks(plan.config):
         request = Request((picture,), "a" if task == "ask" else None)
-        feeds = plan.family.prepare(plan.config, checkpoint.tokenizer, request).feeds
+        prompt = plan.family.prepare(plan.config, checkpoint.tokenizer, request)
+        feeds = {**prompt.feeds, **(prompt.looks[0] if prompt.looks else {})}
         for component in plan.components:
             ports = [port for port in component.inputs if port.name in feeds]
             try:

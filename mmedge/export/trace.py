@@ -28,7 +28,7 @@ from mmedge.export.naming import name_nodes
 ATTENTION_OPSET = 23
 """Attention is one operator from here on."""
 
-SAMPLE_SIZES = {"past": 3, "total": 7}
+SAMPLE_SIZES = {"past": 3, "total": 7, "asked": 2}
 """Sizes that vary are traced with numbers found nowhere else in a model, so that none is taken for a constant."""
 
 
@@ -93,18 +93,25 @@ def trace(component: Component, model: torch.nn.Module, opset: int) -> onnx_ir.M
 
 @contextmanager
 def _spelled_attention() -> Iterator[None]:
-    """Attention as two products and a softmax, which TensorRT recognises.
+    """Attention as two products and a softmax, which TensorRT recognises, and rotation as products and sums.
 
     What the exporter makes of it below `ATTENTION_OPSET` scales all keys at every step as well as the queries, and
     guards the softmax against rows without any key, with five more nodes.
     """
-    functional = torch.nn.functional
-    whole = functional.scaled_dot_product_attention
-    functional.scaled_dot_product_attention = _attention
+    functional, own = torch.nn.functional, torch.onnx.ops
+    whole, rotary = functional.scaled_dot_product_attention, own.rotary_embedding
+    functional.scaled_dot_product_attention, own.rotary_embedding = _attention, _rotary_embedding
     try:
         yield
     finally:
-        functional.scaled_dot_product_attention = whole
+        functional.scaled_dot_product_attention, own.rotary_embedding = whole, rotary
+
+
+def _rotary_embedding(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """`torch.onnx.ops.rotary_embedding` of ``[batch, heads, length, dim]`` by ``[batch, length, dim / 2]``."""
+    first, second = x.chunk(2, dim=-1)
+    cos, sin = cos[:, None], sin[:, None]
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 
 def _attention(
@@ -142,6 +149,8 @@ def sample_tensor(port: Port) -> torch.Tensor:
     shape = [size if isinstance(size, int) else SAMPLE_SIZES.get(size, 4) for size in port.shape]
     if port.dtype == "int64":
         return torch.arange(shape[-1]).expand(*shape).clone()
+    if port.dtype == "bool":
+        return torch.ones(*shape, dtype=torch.bool)
     generator = torch.Generator().manual_seed(0)
     return torch.randn(*shape, generator=generator)
 

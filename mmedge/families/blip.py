@@ -169,7 +169,7 @@ def _read(
     cache: Cache | None = None,
 ) -> torch.Tensor:
     """The text layers: self-attention, cross-attention to ``cross``, feed-forward, each normalised after its sum."""
-    bias = cache.bias(positions) if cache else None
+    bias = cache.bias(ids.shape[1]) if cache else None
     embeddings = bert.embeddings
     hidden = embeddings.LayerNorm(embeddings.word_embeddings(ids) + embeddings.position_embeddings(positions))
     for index, layer in enumerate(bert.encoder.layer):

@@ -13,6 +13,8 @@ from mmedge.errors import BundleError, InputError
 if TYPE_CHECKING:
     import tokenizers
 
+    from mmedge.media.chat import Piece
+
 # In this order, as `transformers` does where a checkpoint sets `clean_up_tokenization_spaces`.
 _CLEAN_UP = (
     (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"),
@@ -47,6 +49,7 @@ class Tokenizer:
         self._tokenizer.no_padding()
         added = self._tokenizer.get_added_tokens_decoder().items()
         self.special = frozenset(number for number, token in added if token.special)
+        self._spellings = {token.content: number for number, token in added if token.special}
         # Cleaning was made for WordPiece; it takes legitimate spaces out of what byte-pair encoding kept.
         self.clean_up = _CLEAN_UP if clean_up_spaces and type(self._tokenizer.model).__name__ != "BPE" else ()
         decoder = self._tokenizer.decoder
@@ -59,12 +62,39 @@ class Tokenizer:
             InputError: the text is not valid Unicode.
             BundleError: the file names tokens that it does not have.
         """
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise InputError(f"the text is not valid Unicode at character {error.start + 1}") from error
+        _check_unicode(text)
         with _damage_named():
             return self._tokenizer.post_process(self._plain(text), add_special_tokens=special).ids
+
+    def encode_pieces(self, pieces: Sequence[Piece]) -> list[int]:
+        """Tokens of one text whose parts partly come from a template: special tokens are recognised in those alone, and
+        nothing is added around the text.
+
+        Raises:
+            InputError: a part is not valid Unicode.
+        """
+        for piece in pieces:
+            _check_unicode(piece.text)
+        with _damage_named():
+            if any(special in piece.text for piece in pieces if not piece.of_template for special in self._spellings):
+                return self._encode_apart(pieces)
+            self._tokenizer.encode_special_tokens = False
+            try:
+                return self._tokenizer.encode("".join(piece.text for piece in pieces), add_special_tokens=False).ids
+            finally:
+                self._tokenizer.encode_special_tokens = True
+
+    def _encode_apart(self, pieces: Sequence[Piece]) -> list[int]:
+        """Somebody typed a special token: what is between those of the template is encoded without any."""
+        parts = "|".join(map(re.escape, sorted(self._spellings, key=len, reverse=True)))
+        runs: list[int | str] = [""]
+        for piece in pieces:
+            for part in re.split(f"({parts})", piece.text) if piece.of_template else (piece.text,):
+                if piece.of_template and part in self._spellings:
+                    runs += (self._spellings[part], "")
+                else:
+                    runs[-1] = f"{runs[-1]}{part}"
+        return [token for run in runs for token in ([run] if isinstance(run, int) else self._plain(run).ids)]
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of ``tokens`` without special ones."""
@@ -109,6 +139,13 @@ class Tokenizer:
             return False
         normalizer = self._tokenizer.normalizer
         return self._tokenizer.id_to_token(token) in (normalizer.normalize_str(text) if normalizer else text)
+
+
+def _check_unicode(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"the text is not valid Unicode at character {error.start + 1}") from error
 
 
 @contextmanager

@@ -2,65 +2,134 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
 from mmedge.core.backend import Session
 from mmedge.core.bundle import Graph
-from mmedge.core.family import STEP_INPUTS
-from mmedge.core.ports import Tensors
+from mmedge.core.family import STEP_INPUTS, Config, Family, Insertion, Prompt
+from mmedge.core.ports import Port, Tensors
+from mmedge.errors import BundleError, InputError
+from mmedge.runtime.decode import Reading
 from mmedge.runtime.pick import greedy
 
 ENDS = ("logits", "token")
-"""Outputs of the last graph of a step: float32 ``[1, 1, vocabulary]``, int64 ``[1, 1]``. One of them is asked for."""
+"""Outputs of the last graph of a step: float32 ``[1, asked, vocabulary]``, int64 ``[1, asked]``, of the last position
+unless others are asked for. One of the two is asked for."""
+
+Arrange = Callable[[Prompt, list[Tensors]], Tensors]
+"""What to make of the outputs for each look (`core.family.Family.arrange`)."""
 
 
 class Engine:
     """Graphs that run once an answer, and those that run at each of its steps."""
 
-    def __init__(self, graphs: Iterable[Graph], sessions: dict[str, Session]) -> None:
+    def __init__(self, graphs: Iterable[Graph], sessions: dict[str, Session], arrange: Arrange | None = None) -> None:
         self.graphs = tuple(graphs)
         self.sessions = sessions
         self.each_step = tuple(graph for graph in self.graphs if graph.cache or _reads(graph, STEP_INPUTS))
         self.chooses = any(port.name == "token" for graph in self.each_step for port in graph.outputs)
         self.once = tuple(graph for graph in self.graphs if graph not in self.each_step)
+        self._arrange = arrange or _put_together
+        self._seen: Tensors = {}
 
-    def encode(self, feeds: Tensors) -> Tensors:
+    def encode(self, prompt: Prompt) -> Tensors:
         """Run what runs once an answer: all values by name."""
+        values = self._encode(prompt.feeds)
+        if prompt.looks:
+            values |= self._arrange(prompt, [self._encode({**prompt.feeds, **look}) for look in prompt.looks])
+        return values
+
+    def _encode(self, feeds: Tensors) -> Tensors:
         values = dict(feeds)
         for graph in self.once:
-            values |= self.sessions[graph.component].run(_known(graph, values))
+            if any(port.name in values for port in graph.inputs):  # not so of a tower where there is nothing to see
+                values |= self.sessions[graph.component].run(_known(graph, values))
         return values
 
     def begin(self, values: Tensors) -> None:
         """Start an answer: empty the cache, hold what stays the same at every step."""
         made = {port.name for graph in self.each_step for port in graph.outputs}
+        self._seen = values
         for graph in self.each_step:
             held = {name: tensor for name, tensor in _known(graph, values).items() if name not in {*STEP_INPUTS, *made}}
             self.sessions[graph.component].reset(held)
 
-    def step(self, tokens: np.ndarray, positions: np.ndarray) -> np.ndarray:
-        """Logits ``[vocabulary]`` after the last of ``tokens`` (both int64 ``[1, length]``)."""
-        logits: np.ndarray = self._step(tokens, positions, "logits")[0, -1]
+    def step(self, reading: Reading) -> np.ndarray:
+        """Logits ``[vocabulary]`` after the last token that is read."""
+        logits: np.ndarray = self._step(reading, "logits")[0, -1]
         return logits
 
-    def choose(self, tokens: np.ndarray, positions: np.ndarray) -> int:
-        """The most likely token after ``tokens``; where the graph chooses it, the logits stay on the device."""
+    def choose(self, reading: Reading) -> int:
+        """The most likely next token; where the graph chooses it, the logits stay on the device."""
         if self.chooses:
-            return int(self._step(tokens, positions, "token")[0, -1])
-        return greedy(self.step(tokens, positions))
+            return int(self._step(reading, "token")[0, -1])
+        return greedy(self.step(reading))
 
-    def _step(self, tokens: np.ndarray, positions: np.ndarray, wanted: str) -> np.ndarray:
-        values: Tensors = {"input_ids": tokens, "position_ids": positions}
+    def _step(self, reading: Reading, wanted: str) -> np.ndarray:
+        length = reading.tokens.shape[1]
+        values: Tensors = {
+            "input_ids": reading.tokens,
+            "position_ids": reading.positions,
+            "logits_at": np.array([length - 1]),
+            **reading.along,
+        }
         for graph in self.each_step:
             outputs = [port.name for port in graph.outputs if port.name == wanted or port.name not in ENDS]
-            values |= self.sessions[graph.component].run(_known(graph, values), outputs)
+            feeds = _known(graph, values) | {port.name: _zeros(port, length) for port in self._missing(graph, values)}
+            for insertion in reading.insertions:
+                if insertion.into in feeds:
+                    feeds[insertion.into] = _inserted(feeds[insertion.into], insertion, self._seen)
+            values |= self.sessions[graph.component].run(feeds, outputs)
         return values[wanted]
+
+    def _missing(self, graph: Graph, values: Tensors) -> Iterator[Port]:
+        """Inputs along the step that nobody gives now: they are 0 for what is no part of a prompt."""
+        for port in graph.inputs:
+            if port.name not in values and port.name not in self._seen and port.shape[1:2] == ("length",):
+                yield port
 
     def close(self) -> None:
         for session in self.sessions.values():
             session.close()
+
+
+def arranging(family: Family, config: Config) -> Arrange | None:
+    """The family's own way for this model, if it has one."""
+    if (arrange := family.arrange) is None:
+        return None
+    return lambda prompt, seen: arrange(config, prompt, seen)
+
+
+def _put_together(prompt: Prompt, seen: list[Tensors]) -> Tensors:
+    made = seen[0].keys() - prompt.looks[0].keys() - prompt.feeds.keys()
+    return {name: np.concatenate([values[name] for values in seen]) for name in made}
+
+
+def _inserted(base: np.ndarray, insertion: Insertion, seen: Tensors) -> np.ndarray:
+    """A copy of ``base`` ``[1, length, width]`` with the rows of the insertion.
+
+    Raises:
+        BundleError: nothing makes them.
+        InputError: there are not as many as places.
+    """
+    if insertion.value not in seen:
+        raise BundleError(f"no graph of the bundle makes `{insertion.value}`")
+    rows = seen[insertion.value].reshape(-1, base.shape[-1])
+    if len(rows) != len(insertion.places):
+        raise InputError(
+            f"the prompt has places for {len(insertion.places)} rows of `{insertion.value}`, the pictures give "
+            f"{len(rows)}",
+            hint="do config.json and the processor's files of the checkpoint belong together?",
+        )
+    filled: np.ndarray = base.copy()
+    filled[0, insertion.places] = rows
+    return filled
+
+
+def _zeros(port: Port, length: int) -> np.ndarray:
+    return np.zeros([size if isinstance(size, int) else length for size in port.shape], port.dtype)
 
 
 def _reads(graph: Graph, names: tuple[str, ...]) -> bool:

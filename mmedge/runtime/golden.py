@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from msgspec.structs import replace
 
 from mmedge.core.family import Prompt
 from mmedge.core.ports import Tensors
@@ -17,6 +18,9 @@ from mmedge.runtime.engine import Engine
 
 MOST_ELEMENTS = 4096
 """Of an output; a longer one is recorded as every k-th element (the cross-attention of BLIP-base alone is 42 MB)."""
+
+MOST_BYTES = 4 << 20
+"""Of the pictures of one sample that a bundle carries as numbers."""
 
 LIMIT = 16
 """Tokens of a recorded answer."""
@@ -39,20 +43,25 @@ def record(engine: Engine, prompt: Prompt, written: Sequence[int] | None = None)
     The logits are those after reading ``written``, an answer recorded elsewhere, whatever this engine would choose;
     without it, after its own answer.
     """
-    values = engine.encode(prompt.feeds)
+    values = engine.encode(prompt)
     engine.begin(values)
     limit = min(LIMIT, prompt.capacity - len(prompt.tokens))
-    tokens = tuple(decode(engine.choose, prompt.tokens, stop=prompt.stop, limit=limit))
+    tokens = tuple(decode(engine.choose, prompt, limit=limit))
     engine.begin(values)
-    first, last = _read(engine, prompt.tokens, tokens if written is None else written)
-    named = {f"{graph.component}/{port.name}": values[port.name] for graph in engine.once for port in graph.outputs}
+    first, last = _read(engine, prompt, tokens if written is None else written)
+    named = {
+        f"{graph.component}/{port.name}": values[port.name]
+        for graph in engine.once
+        for port in graph.outputs
+        if port.name in values
+    }
     for graph in engine.each_step:
         if graph.cache:
             named |= {f"{graph.component}/logits": first, f"{graph.component}/logits.last": last}
     return Record({name: thinned(tensor) for name, tensor in named.items()}, tokens)
 
 
-def _read(engine: Engine, prompt: np.ndarray, written: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+def _read(engine: Engine, prompt: Prompt, written: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Logits after the prompt, and after every token of ``written``, read one by one as if just chosen."""
     following = iter((*written, 0))
     steps: list[np.ndarray] = []
@@ -63,6 +72,44 @@ def _read(engine: Engine, prompt: np.ndarray, written: Sequence[int]) -> tuple[n
 
     list(decode(picking(engine.step, follow), prompt, stop=(), limit=len(written) + 1))
     return steps[0], steps[-1]
+
+
+def prompt_arrays(prompt: Prompt) -> Tensors:
+    """All tensors of a prompt by name: inputs of graphs by port, those of look 3 as ``look.3.<port>``, ``tokens``,
+    ``positions``, ``along.<port>``, and places as ``places.<value>.<port>``."""
+    arrays = {**prompt.feeds, "tokens": prompt.tokens}
+    arrays |= {f"look.{index}.{name}": array for index, look in enumerate(prompt.looks) for name, array in look.items()}
+    arrays |= {f"along.{name}": array for name, array in prompt.along.items()}
+    arrays |= {f"places.{each.value}.{each.into}": each.places for each in prompt.insertions}
+    return arrays if prompt.positions is None else arrays | {"positions": prompt.positions}
+
+
+def with_arrays(prompt: Prompt, arrays: Tensors) -> Prompt:
+    """The prompt with the tensors that `prompt_arrays` would give of another one of the same form."""
+
+    def named(prefix: str, old: Tensors) -> Tensors:
+        return {name: arrays[f"{prefix}{name}"] for name in old}
+
+    return replace(
+        prompt,
+        feeds=named("", prompt.feeds),
+        tokens=arrays["tokens"],
+        looks=tuple(named(f"look.{index}.", look) for index, look in enumerate(prompt.looks)),
+        along=named("along.", prompt.along),
+        insertions=tuple(
+            replace(each, places=arrays[f"places.{each.value}.{each.into}"]) for each in prompt.insertions
+        ),
+        positions=arrays.get("positions"),
+    )
+
+
+def stored(arrays: Tensors) -> Tensors:
+    """What a golden sample keeps of a prompt: where floating-point inputs are larger than `MOST_BYTES`, only some of
+    their elements (`thinned`), enough to tell whether this device prepares them alike."""
+    numbers = {name: array for name, array in arrays.items() if array.dtype.kind == "f"}
+    if sum(array.nbytes for array in numbers.values()) <= MOST_BYTES:
+        return arrays
+    return arrays | {name: thinned(array) for name, array in numbers.items()}
 
 
 def thinned(tensor: np.ndarray) -> np.ndarray:

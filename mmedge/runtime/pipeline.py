@@ -24,8 +24,8 @@ from mmedge.errors import BundleError, InputError, UsageError
 from mmedge.media.image import Picture, decode_picture, read_picture
 from mmedge.media.text import StreamingDetokenizer, Tokenizer
 from mmedge.runtime.choose import open_chosen
-from mmedge.runtime.decode import decode, picking
-from mmedge.runtime.engine import Engine
+from mmedge.runtime.decode import Reading, decode, picking
+from mmedge.runtime.engine import Engine, arranging
 from mmedge.runtime.pick import Pick, greedy
 from mmedge.runtime.ready import ready
 
@@ -211,7 +211,7 @@ class Pipeline:
         """Yield text as it becomes final, until a stop token or ``limit`` tokens."""
         clock = clock or Clock()
         with clock.stage("encode"):
-            values = self.engine.encode(prompt.feeds)
+            values = self.engine.encode(prompt)
         started = time.perf_counter()
         words = StreamingDetokenizer(self.tokenizer)
         for token in self._tokens(prompt, values, pick, self._limit(prompt, limit), clock):
@@ -229,11 +229,11 @@ class Pipeline:
 
         choose = self.engine.choose if pick is greedy else picking(self.engine.step, pick)
 
-        def step(tokens: np.ndarray, positions: np.ndarray) -> int:
-            with clock.stage("decode_loop" if positions[0, 0] else "prefill"):
-                return choose(tokens, positions)
+        def step(reading: Reading) -> int:
+            with clock.stage("prefill" if reading.is_prompt else "decode_loop"):
+                return choose(reading)
 
-        yield from decode(step, prompt.tokens, stop=prompt.stop, limit=limit)
+        yield from decode(step, prompt, limit=limit)
 
     def _limit(self, prompt: Prompt, limit: int | None) -> int:
         room = prompt.capacity - len(prompt.tokens)
@@ -289,7 +289,7 @@ def open_pipeline(bundle: Bundle, *, backend: str | None = None, threads: int = 
         return chosen.open(graph, ready(bundle, graph, chosen), threads, manifest.target.options)
 
     engines, sessions = open_chosen(bundle, backend, open_graph)
-    engine = Engine(manifest.graphs, sessions)
+    engine = Engine(manifest.graphs, sessions, arranging(family, manifest.config))
     backends = {component: engine.name for component, engine in engines.items()}
     return Pipeline(family, manifest.config, tokenizer, engine, manifest.tasks, backends)
 

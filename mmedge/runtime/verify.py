@@ -12,7 +12,7 @@ from mmedge.core.family import Prompt, Request
 from mmedge.core.ports import Tensors
 from mmedge.errors import BundleError
 from mmedge.media.image import decode_picture
-from mmedge.runtime.golden import LIMIT, Record, from_bytes, record
+from mmedge.runtime.golden import LIMIT, Record, from_bytes, prompt_arrays, record, stored, with_arrays
 from mmedge.runtime.pipeline import Pipeline, open_pipeline
 
 PIXEL_BOUND = 2 / 255
@@ -75,18 +75,19 @@ def verify(
 
 
 def _replay(bundle: Bundle, pipeline: Pipeline, golden: Golden) -> tuple[list[Check], Record]:
-    def stored(name: str) -> Tensors:
+    def kept(name: str) -> Tensors:
         return from_bytes(bundle.read(f"{golden.path}/{name}"), f"{golden.path}/{name}")
 
-    inputs, outputs = stored("inputs.npz"), stored("outputs.npz")
+    inputs, outputs = kept("inputs.npz"), kept("outputs.npz")
     picture = decode_picture(bundle.read(f"{golden.path}/picture.png"), f"{golden.path}/picture.png")
     prompt = pipeline.prepare(Request((picture.pixels,), golden.question))
     _refuse_unlike(golden, prompt, inputs)
     checks = [_check_inputs(pipeline, golden, prompt, inputs)]
     # The recorded inputs and answer are replayed, so that a graph is blamed neither for the pre-processing nor for
     # what follows another choice between two equally likely tokens.
-    recorded = {name: inputs[name] for name in prompt.feeds}
-    seen = record(pipeline.engine, Prompt(recorded, inputs["tokens"], prompt.stop, prompt.capacity), golden.tokens)
+    own = prompt_arrays(prompt)
+    recorded = {name: inputs[name] if inputs[name].ndim == array.ndim else array for name, array in own.items()}
+    seen = record(pipeline.engine, with_arrays(prompt, recorded), golden.tokens)
     for name in sorted(seen.outputs.keys() - outputs.keys()):
         raise BundleError(f"`{golden.path}/outputs.npz` has no `{name}`", hint="export the bundle again")
     for graph, bound in zip(bundle.manifest.graphs, bounds(bundle.manifest), strict=True):
@@ -112,7 +113,7 @@ def _refuse_unlike(golden: Golden, prompt: Prompt, inputs: Tensors) -> None:
     Raises:
         BundleError: the recording could not be fed to the graphs. (Another text may have another length.)
     """
-    for name, tensor in {**prompt.feeds, "tokens": prompt.tokens}.items():
+    for name, tensor in stored(prompt_arrays(prompt)).items():
         if name not in inputs:
             raise BundleError(f"`{golden.path}/inputs.npz` has no `{name}`", hint="export the bundle again")
         found = inputs[name]
@@ -129,9 +130,10 @@ def _refuse_unlike(golden: Golden, prompt: Prompt, inputs: Tensors) -> None:
 
 def _check_inputs(pipeline: Pipeline, golden: Golden, prompt: Prompt, inputs: Tensors) -> Check:
     scale = float(np.max(pipeline.config["image"].get("image_std") or 1.0))
-    numbers = {name: tensor for name, tensor in prompt.feeds.items() if tensor.dtype.kind == "f"}
+    own = stored(prompt_arrays(prompt))
+    numbers = {name: tensor for name, tensor in own.items() if tensor.dtype.kind == "f"}
     worst = max((float(np.abs(tensor - inputs[name]).max()) * scale for name, tensor in numbers.items()), default=0.0)
-    texts = {name: tensor for name, tensor in prompt.feeds.items() if name not in numbers} | {"tokens": prompt.tokens}
+    texts = {name: tensor for name, tensor in own.items() if name not in numbers}
     same_text = all(np.array_equal(tensor, inputs[name]) for name, tensor in texts.items())
     note = "" if same_text else "the text became other tokens"
     return Check(golden.path, "preprocess", worst, PIXEL_BOUND, worst <= PIXEL_BOUND and same_text, note)

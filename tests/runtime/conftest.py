@@ -25,7 +25,7 @@ from mmedge.core.writing import new_bundle
 from mmedge.media.image import decode_picture
 from mmedge.media.text import Tokenizer
 from mmedge.runtime.engine import Engine
-from mmedge.runtime.golden import record, to_bytes
+from mmedge.runtime.golden import prompt_arrays, record, to_bytes
 from mmedge.runtime.pipeline import Pipeline
 
 WORDS, SIDE = 16, 4
@@ -156,7 +156,7 @@ def golden_files(index: int) -> tuple[Golden, dict[str, bytes]]:
     seen = record(pipeline.engine, prompt)
     files = {
         "picture.png": picture(index),
-        "inputs.npz": to_bytes({**prompt.feeds, "tokens": prompt.tokens}),
+        "inputs.npz": to_bytes(prompt_arrays(prompt)),
         "outputs.npz": to_bytes(seen.outputs),
     }
     path = f"golden/{index}"

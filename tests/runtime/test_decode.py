@@ -1,19 +1,22 @@
 import numpy as np
 
 from mmedge.backends.replay import ReplaySession, replay
+from mmedge.core.family import Prompt
 from mmedge.runtime.decode import decode, picking
 from mmedge.runtime.pick import greedy
 
 STOP = 3
-PROMPT = np.array([7, 8, 9], np.int64)
+PROMPT = Prompt({}, np.array([7, 8, 9], np.int64), stop=(STOP,), capacity=32)
 
 
 def step_of(session: ReplaySession):
-    return lambda tokens, positions: session.run({"input_ids": tokens, "position_ids": positions})["logits"][0, -1]
+    return lambda reading: session.run({"input_ids": reading.tokens, "position_ids": reading.positions})["logits"][
+        0, -1
+    ]
 
 
 def run(session: ReplaySession, limit: int = 10) -> list[int]:
-    return list(decode(picking(step_of(session), greedy), PROMPT, stop=(STOP,), limit=limit))
+    return list(decode(picking(step_of(session), greedy), PROMPT, limit=limit))
 
 
 def test_stops_at_the_first_stop_token():

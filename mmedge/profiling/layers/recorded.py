@@ -14,14 +14,15 @@ from mmedge.core import find
 from mmedge.core.backend import Backend, Session
 from mmedge.core.bundle import Bundle
 from mmedge.core.family import Prompt, Request
-from mmedge.core.manifest import Graph
+from mmedge.core.manifest import Golden, Graph
 from mmedge.core.ports import Tensors
 from mmedge.errors import UsageError
 from mmedge.media.image import decode_picture, read_picture
 from mmedge.media.text import Tokenizer
 from mmedge.runtime.choose import choose
-from mmedge.runtime.engine import Engine
-from mmedge.runtime.golden import LIMIT, from_bytes, record
+from mmedge.runtime.decode import read_answer, read_prompt
+from mmedge.runtime.engine import Arrange, Engine
+from mmedge.runtime.golden import LIMIT, record
 from mmedge.runtime.pipeline import open_pipeline
 
 MOST = 8
@@ -35,9 +36,7 @@ class Recorded(NamedTuple):
     """A request as the graphs see it, and its answer."""
 
     id: str
-    feeds: Tensors
-    prompt: np.ndarray
-    """int64 ``[length]``"""
+    prompt: Prompt
     written: tuple[int, ...]
 
 
@@ -52,13 +51,10 @@ def recorded_of(bundle: Bundle, pictures: Sequence[tuple[Path, str | None]] = ()
         return _asked(bundle, pictures[:MOST])
     if not bundle.manifest.golden:
         raise UsageError(f"`{bundle.path}` has no golden samples", hint="give --inputs")
-    found = []
-    for golden in bundle.manifest.golden[:MOST]:
-        name = f"{golden.path}/inputs.npz"
-        inputs = from_bytes(bundle.read(name), name)
-        prompt = inputs.pop("tokens")
-        found.append(Recorded(golden.path, inputs, prompt, golden.tokens))
-    return tuple(found)
+    return tuple(
+        Recorded(golden.path, _prepared(bundle, bundle.read(f"{golden.path}/picture.png"), golden), golden.tokens)
+        for golden in bundle.manifest.golden[:MOST]
+    )
 
 
 def prompt_of(bundle: Bundle, picture: Path, text: str | None) -> Prompt:
@@ -67,10 +63,18 @@ def prompt_of(bundle: Bundle, picture: Path, text: str | None) -> Prompt:
     Raises:
         InputError: the picture or the text cannot be used.
     """
+    return _prompt(bundle, read_picture(picture), str(picture), text)
+
+
+def _prepared(bundle: Bundle, picture: bytes, golden: Golden) -> Prompt:
+    return _prompt(bundle, picture, f"{golden.path}/picture.png", golden.question)
+
+
+def _prompt(bundle: Bundle, picture: bytes, name: str, text: str | None) -> Prompt:
     manifest = bundle.manifest
     tidy = manifest.config["text"]["clean_up_tokenization_spaces"]
     tokenizer = Tokenizer(bundle.read(manifest.assets["tokenizer"]), clean_up_spaces=tidy)
-    pixels = decode_picture(read_picture(picture), str(picture)).pixels
+    pixels = decode_picture(picture, name).pixels
     return find.family(manifest.family).prepare(manifest.config, tokenizer, Request((pixels,), text))
 
 
@@ -80,7 +84,7 @@ def _asked(bundle: Bundle, pictures: Sequence[tuple[Path, str | None]]) -> tuple
         for path, text in pictures:
             prompt = prompt_of(bundle, path, text)
             written = record(pipeline.engine, prompt).tokens[:LIMIT]
-            found.append(Recorded(path.name, prompt.feeds, prompt.tokens, written))
+            found.append(Recorded(path.name, prompt, written))
     return tuple(found)
 
 
@@ -119,7 +123,9 @@ class Timed:
 class Runner:
     """The graphs of a bundle, fed with recorded answers."""
 
-    def __init__(self, graphs: Iterable[Graph], opened: Callable[[Graph], Session]) -> None:
+    def __init__(
+        self, graphs: Iterable[Graph], opened: Callable[[Graph], Session], arrange: Arrange | None = None
+    ) -> None:
         self.sessions: dict[str, Timed] = {}
         try:
             for graph in graphs:
@@ -127,21 +133,21 @@ class Runner:
         except BaseException:
             self.close()
             raise
-        self._engine = Engine(graphs, dict(self.sessions))
+        self._engine = Engine(graphs, dict(self.sessions), arrange)
 
     def answer(self, asked: Recorded, *, counted: bool = True, until: str = "") -> None:
         """Run every graph as for this answer, or what has to run for the graph ``until``; what is not ``counted``
         belongs to no stage."""
         self._begin("encode" if counted else "")
-        seen = self._engine.encode(asked.feeds)
+        seen = self._engine.encode(asked.prompt)
         if until in {graph.component for graph in self._engine.once}:
             return
         self._engine.begin(seen)
         self._begin("prefill" if counted else "")
-        self._step(asked.prompt, 0)
+        self._engine.choose(read_prompt(asked.prompt))
         self._begin("decode_loop" if counted else "")
         for place, token in enumerate(asked.written):
-            self._step(np.array([token], np.int64), len(asked.prompt) + place)
+            self._engine.choose(read_answer(asked.prompt, np.array([token], np.int64), place))
 
     def close(self) -> None:
         for session in self.sessions.values():
@@ -156,9 +162,6 @@ class Runner:
     def _begin(self, stage: str) -> None:
         for session in self.sessions.values():
             session.stage = stage
-
-    def _step(self, tokens: np.ndarray, position: int) -> None:
-        self._engine.choose(tokens[None], np.arange(position, position + len(tokens))[None])
 
 
 def engines_of(bundle: Bundle, backend: str | None) -> dict[str, Backend]:

@@ -181,4 +181,4 @@ def _most_asked(samples: Iterable[Sample]) -> list[Sample]:
 def _as_recorded(bundle: Bundle, item: Input) -> Recorded:
     """What is written does not change what a step costs."""
     prompt = prompt_of(bundle, Path(item.file), item.text)
-    return Recorded(item.id, prompt.feeds, prompt.tokens, (int(prompt.tokens[-1]),) * 2)
+    return Recorded(item.id, prompt, (int(prompt.tokens[-1]),) * 2)

@@ -1,0 +1,210 @@
+"""SmolVLM: answers about pictures by a small language model (Marafioti et al. 2025, https://arxiv.org/abs/2504.05299).
+
+A picture is scaled to a longest side and cut into square tiles, beside one of the whole; ``vision`` (SigLIP, and a
+connector that puts neighbouring patches into one row) reads one tile at a time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmedge.core.family import Component, Config, Family, Prompt, Request
+from mmedge.core.ports import Port, Tensors
+from mmedge.errors import InputError
+from mmedge.families import _decoder_only as shared
+from mmedge.media.image import normalise, resize
+
+if TYPE_CHECKING:
+    import torch
+
+    from mmedge.media.text import Tokenizer
+
+LARGEST_SIDE = 4096
+"""Pixels that the processor scales a picture to at most."""
+
+DECODER = shared.Decoder(text=lambda model: model.model.text_model)
+
+
+def tasks(config: Config) -> tuple[str, ...]:
+    """All that a conversation can be about."""
+    return shared.TASKS
+
+
+def components(config: Config) -> tuple[Component, ...]:
+    """``vision`` of one tile, ``embed`` and ``decoder``."""
+    vision, text = config["model"]["vision_config"], shared.text_of(config)
+    side = vision["image_size"]
+    pixels = Port("pixel_values", "float32", (1, 3, side, side))
+    rows = Port(shared.FEATURES, "float32", (rows_of_a_tile(config), text["hidden_size"]))
+    return shared.components(config, Component("vision", _see, (pixels,), (rows,)), DECODER)
+
+
+def rows_of_a_tile(config: Config) -> int:
+    """After the connector."""
+    vision = config["model"]["vision_config"]
+    return int((vision["image_size"] // vision["patch_size"]) ** 2 // config["model"]["scale_factor"] ** 2)
+
+
+def prepare(config: Config, tokenizer: Tokenizer, request: Request) -> Prompt:
+    """Tiles and tokens as the checkpoint's processor makes them."""
+    if request.frames:
+        raise InputError("this model looks at pictures here, not at videos")
+    cut = [tiles_of(picture, config["image"]) for picture in shared.pictures_of(request)]
+    texts = [_written(config, rows, columns) for _, rows, columns in cut]
+    looks = [{"pixel_values": tile} for tiles, _, _ in cut for tile in tiles]
+    return shared.prompt(config, tokenizer, request, texts, looks)
+
+
+def tiles_of(picture: np.ndarray, settings: Config) -> tuple[list[np.ndarray], int, int]:
+    """Tiles, float32 ``[1, 3, side, side]``, and in how many rows and columns they lie; 0 where the picture is whole.
+    With several the last is the whole picture again."""
+    side, resample = settings["max_image_size"]["longest_edge"], settings.get("resample", 1)
+    if settings.get("do_resize", True):
+        picture = resize(picture, *_scaled(picture, settings["size"]), resample)
+    if not settings.get("do_image_splitting", True):
+        return [_numbers(resize(picture, side, side, resample), settings)], 0, 0
+    picture = resize(picture, *_whole_tiles(picture, side), resample)
+    rows, columns = picture.shape[0] // side, picture.shape[1] // side
+    if rows == columns == 1:
+        return [_numbers(picture, settings)], 0, 0
+    corners = [(row * side, column * side) for row in range(rows) for column in range(columns)]
+    tiles = [picture[top : top + side, left : left + side] for top, left in corners]
+    return [_numbers(tile, settings) for tile in (*tiles, resize(picture, side, side, resample))], rows, columns
+
+
+def _scaled(picture: np.ndarray, size: Config) -> tuple[int, int]:
+    height, width = picture.shape[:2]
+    if "longest_edge" not in size:
+        return size["height"], size["width"]
+    longest = size["longest_edge"]
+    ratio = width / height
+    if width >= height:
+        width, height = longest, int(longest / ratio)
+        height += height % 2
+    else:
+        height, width = longest, int(longest * ratio)
+        width += width % 2
+    height, width = max(height, 1), max(width, 1)
+    ratio = width / height
+    if width >= height and width > LARGEST_SIDE:
+        width, height = LARGEST_SIDE, int(LARGEST_SIDE / ratio)
+    elif height > width and height > LARGEST_SIDE:
+        height, width = LARGEST_SIDE, int(LARGEST_SIDE * ratio)
+    return max(height, 1), max(width, 1)
+
+
+def _whole_tiles(picture: np.ndarray, side: int) -> tuple[int, int]:
+    height, width = picture.shape[:2]
+    ratio = width / height
+    if width >= height:
+        width = _multiple(width, side)
+        height = _multiple(int(width / ratio), side)
+    else:
+        height = _multiple(height, side)
+        width = _multiple(int(height * ratio), side)
+    return height, width
+
+
+def _multiple(length: int, side: int) -> int:
+    return max(1, -(-length // side)) * side
+
+
+def _numbers(tile: np.ndarray, settings: Config) -> np.ndarray:
+    scale = settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 1
+    if not settings.get("do_normalize", True):
+        return normalise(tile, scale=scale)
+    return normalise(tile, settings["image_mean"], settings["image_std"], scale)
+
+
+def _written(config: Config, rows: int, columns: int) -> str:
+    """What stands for a picture in the prompt."""
+    around, image = "<fake_token_around_image>", config["text"]["image_token"]
+    tile = image * config["processor"].get("image_seq_len", rows_of_a_tile(config))
+    whole = f"{around}<global-img>{tile}{around}"
+    if not rows:
+        return whole
+    lines = (
+        "".join(f"{around}<row_{row + 1}_col_{column + 1}>{tile}" for column in range(columns)) for row in range(rows)
+    )
+    return "".join(f"{line}\n" for line in lines) + f"\n{whole}"
+
+
+# What follows runs only while exporting, on the modules of `transformers`.
+
+
+def pixels(processor: Any, picture: np.ndarray) -> tuple[Tensors, ...]:
+    """Tiles of the checkpoint's own processor."""
+    from PIL import Image
+
+    made = processor.image_processor([[Image.fromarray(picture)]], return_tensors="np")["pixel_values"][0]
+    return tuple({"pixel_values": tile[None]} for tile in made)
+
+
+def _see(model: Any, pixel_values: torch.Tensor) -> tuple[torch.Tensor]:
+    vision = model.model.vision_model
+    embeddings = vision.embeddings
+    hidden = embeddings.patch_embedding(pixel_values).flatten(2).transpose(1, 2)
+    hidden = hidden + embeddings.position_embedding.weight[patch_positions(embeddings)][None]
+    for layer in vision.encoder.layers:
+        hidden = shared.encode(layer, hidden)
+    return (model.model.connector(vision.post_layernorm(hidden))[0],)
+
+
+def patch_positions(embeddings: Any) -> Any:
+    """Rows of the position table for a tile without padding, int64 ``[patches]``.
+
+    The model finds them by comparing fractions in float32, which for some sizes are rounded into the bucket beside.
+    """
+    import torch
+
+    side = embeddings.num_patches_per_side
+    boundaries = (1 / side + np.arange(side - 1) * (1 / side)).astype(np.float32)
+    fractions = np.arange(side, dtype=np.float32) * (np.float32(1) / np.float32(side))
+    buckets = np.searchsorted(boundaries, np.minimum(fractions, np.float32(1 - 1e-6)), side="right")
+    return torch.from_numpy((buckets[:, None] * side + buckets[None]).reshape(-1))
+
+
+_TINY_VISION = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 32,
+    "patch_size": 8,
+    "initializer_range": 0.2,
+}
+_TINY_TEXT = {
+    "model_type": "llama",
+    "vocab_size": 288,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 1024,
+    "initializer_range": 0.2,
+}
+
+FAMILY = Family(
+    name="smolvlm",
+    architectures=("SmolVLMForConditionalGeneration",),
+    tasks=tasks,
+    components=components,
+    prepare=prepare,
+    generate=shared.generate,
+    pixels=pixels,
+    tiny=(
+        {
+            "model_type": "smolvlm",
+            "architectures": ["SmolVLMForConditionalGeneration"],
+            "text_config": _TINY_TEXT,
+            "vision_config": _TINY_VISION,
+            "scale_factor": 2,
+            "image_token_id": 4,
+            "pad_token_id": 0,
+            "tie_word_embeddings": False,
+        },
+    ),
+)

@@ -1,0 +1,136 @@
+"""Every family that can be talked to: exported from a tiny random checkpoint, it answers on both engines as `generate`
+of `transformers` does, for conversations and pictures that the trace never saw."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import mmedge
+from mmedge.core import find
+from mmedge.core.family import Request, Turn
+from mmedge.export.build import export
+from mmedge.export.load import load_model, read_checkpoint
+from mmedge.families import _decoder_only as shared
+
+CASES = [
+    (name, index)
+    for name in find.names("families")
+    for index, tiny in enumerate(find.family(name).tiny)
+    if "chat" in find.family(name).tasks({"model": tiny})
+]
+ENGINES = ("onnxruntime", "openvino")
+LIMIT = 12
+
+
+def picture(width: int, height: int, seed: int = 0) -> np.ndarray:
+    """Soft blots of colour."""
+    generator = np.random.default_rng(seed)
+    blots = generator.integers(0, 256, (max(2, height // 24), max(2, width // 24), 3), np.uint8)
+    return np.asarray(Image.fromarray(blots).resize((width, height), Image.Resampling.BICUBIC))
+
+
+PORTRAIT, LANDSCAPE = picture(90, 160, 1), picture(200, 90, 2)
+TINY, HUGE, SQUARE = picture(5, 3, 3), picture(900, 700, 4), picture(64, 64, 5)
+REQUESTS = {
+    "no picture": Request(text="What is the sum of 2 and 3?"),
+    "portrait": Request((PORTRAIT,), "What is in the picture?"),
+    "landscape": Request((LANDSCAPE,), "What is it?"),
+    "tiny": Request((TINY,), "What is it?"),
+    "huge": Request((HUGE,), "the"),
+    "square": Request((SQUARE,), "Why?"),
+    "three pictures": Request((PORTRAIT, LANDSCAPE, SQUARE), "Which is the largest?"),
+    "pictures of equal size": Request((SQUARE, picture(64, 64, 6)), "What differs?"),
+    "unicode": Request((SQUARE,), "Wo ist das? 北京 — 🙂 naïve\nnew line"),
+    "two turns": Request((), "And the other?", (Turn((LANDSCAPE,), "What is it?", "a thing"),)),
+    "pictures in two turns": Request((TINY,), "And now?", (Turn((SQUARE,), "What is it?", "it is a star"),)),
+    "words before pictures": Request((PORTRAIT,), "this", (Turn((), "Look at the next.", "Yes"),)),
+    "nothing but a picture": Request((SQUARE,)),
+    "spaces": Request((SQUARE,), "  What   is it ? "),
+}
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0]}-{case[1]}")
+def exported(request, tmp_path_factory):
+    name, index = request.param
+    work = tmp_path_factory.mktemp(name)
+    folder = make_checkpoint(name, index, work / "checkpoint")
+    export(str(folder), output=work / "bundle", target="cpu", precision="float32")
+    checkpoint = read_checkpoint(folder)
+    return find.family(name), checkpoint, load_model(checkpoint), work / "bundle"
+
+
+def make_checkpoint(name: str, index: int, folder: Path) -> Path:
+    """As ``checkpoints/<family>.py`` makes it."""
+    path = Path(__file__).parent / "checkpoints" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"checkpoint_of_{name}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.make(find.family(name).tiny[index], folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ENGINES)
+def test_tokens_are_those_of_generate(exported, engine):
+    family, checkpoint, model, bundle = exported
+    answers = {}
+    with mmedge.load(bundle, backend=engine) as pipeline:
+        for name, request in REQUESTS.items():
+            prompt = pipeline.prepare(request)
+            want = shared.inputs_of(checkpoint.processor, request)["input_ids"][0].tolist()
+            assert prompt.tokens.tolist() == want, name
+            answers[name] = family.generate(model, checkpoint.processor, request, LIMIT)
+            got = [piece.token for piece in pipeline.stream(prompt, limit=LIMIT) if piece.token is not None]
+            assert got == answers[name], name
+    assert len({tuple(answer) for answer in answers.values()}) > len(REQUESTS) / 2, (
+        "a model that says the same shows nothing"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ENGINES)
+def test_special_tokens_that_are_typed_stay_text(exported, engine):
+    """The checkpoint's own tokenizer would take them for what they look like; so `generate` is given our tokens."""
+    import torch
+
+    _family, checkpoint, model, bundle = exported
+    typed = f"What is {checkpoint.config['text']['image_token']} and {checkpoint.processor.tokenizer.eos_token}?"
+    request, plain = Request((LANDSCAPE,), typed), Request((LANDSCAPE,), "What is it?")
+    with mmedge.load(bundle, backend=engine) as pipeline:
+        prompt, other = pipeline.prepare(request), pipeline.prepare(plain)
+        image = shared.image_token_id(checkpoint.config)
+        assert (prompt.tokens == image).sum() == (other.tokens == image).sum()
+        inputs = dict(shared.inputs_of(checkpoint.processor, plain))
+        inputs |= {"input_ids": torch.from_numpy(prompt.tokens)[None]}
+        for name in ("attention_mask", "token_type_ids", "mm_token_type_ids"):
+            if name in inputs:
+                inputs[name] = fitted(inputs[name], prompt.tokens == image, name)
+        written = model.generate(**inputs, max_new_tokens=LIMIT, do_sample=False)[0][len(prompt.tokens) :]
+        got = [piece.token for piece in pipeline.stream(prompt, limit=LIMIT) if piece.token is not None]
+        assert got == shared.until_stop(model, written.tolist())
+
+
+def fitted(old, is_image, name):
+    """The mask of one prompt made that of another."""
+    import torch
+
+    if name == "attention_mask":
+        return torch.ones(1, len(is_image), dtype=old.dtype)
+    return torch.from_numpy(is_image.astype(np.int64))[None].to(old.dtype)
+
+
+@pytest.mark.slow
+def test_pictures_are_prepared_as_the_checkpoint_does(exported):
+    family, checkpoint, _, bundle = exported
+    with mmedge.load(bundle, backend="onnxruntime") as pipeline:
+        for pixels in (PORTRAIT, LANDSCAPE, TINY, HUGE, SQUARE):
+            looks = pipeline.prepare(Request((pixels,), "What is it?")).looks
+            wanted = family.pixels(checkpoint.processor, pixels)
+            assert len(looks) == len(wanted)
+            for got, want in zip(looks, wanted, strict=True):
+                for name in want:
+                    np.testing.assert_allclose(got[name], want[name], atol=1e-6, err_msg=name)
