@@ -94,7 +94,7 @@ def _cut(processor: Any, image_token: str) -> Slots:
     user_pictures, picture, after_pictures = _around_pictures(one[len(begin) :], two[len(begin) :], image_token)
     spaces = rendered(Said(0, f" {FIRST} "))
     return Slots(
-        begin=_bos(processor, begin, rendered(Said(0, FIRST))) + begin,
+        begin=begin,
         user=user,
         user_pictures=user_pictures,
         picture=picture,
@@ -104,6 +104,7 @@ def _cut(processor: Any, image_token: str) -> Slots:
         answer_end=answer_end,
         generation=after[len(user_end) :],
         trims=f" {FIRST} " not in spaces,
+        first=_added(processor, rendered(Said(0, FIRST))),
     )
 
 
@@ -127,7 +128,7 @@ def _around_pictures(one: str, two: str, image_token: str) -> tuple[str, str, st
     raise ModelError("the chat template does not write the same for every picture of a turn")
 
 
-def _bos(processor: Any, begin: str, rendered: str) -> str:
+def _added(processor: Any, rendered: str) -> str:
     """What the tokenizer adds before a rendered conversation."""
     tokenizer = processor.tokenizer
     ids = processor.apply_chat_template(messages([Said(0, FIRST)]), add_generation_prompt=True, tokenize=True)
@@ -145,5 +146,4 @@ def _same(processor: Any, slots: Slots, turns: Sequence[Said], image_token: str)
     request = Request((PICTURE,) * turns[-1].pictures, turns[-1].text, earlier)
     pictures = [image_token] * sum(turn.pictures for turn in turns)
     ours = "".join(piece.text for piece in pieces(slots, request, pictures, image_token))
-    theirs = _rendered(processor, turns)
-    return ours in (theirs, f"{processor.tokenizer.bos_token}{theirs}")
+    return ours == _rendered(processor, turns)

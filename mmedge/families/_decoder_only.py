@@ -109,7 +109,8 @@ def prompt(
     slots = slots_of(config)
     asked = request if request.text or request.earlier else msgspec.structs.replace(request, text=CAPTION)
     parts = pieces(slots, asked, pictures, config["text"]["image_token"])
-    return placed(config, np.array(tokenizer.encode_pieces(parts), np.int64), looks)
+    added = [tokenizer.token_id(slots.first)] if slots.first else []
+    return placed(config, np.array([*added, *tokenizer.encode_pieces(parts)], np.int64), looks)
 
 
 def slots_of(config: Config) -> Slots:

@@ -42,6 +42,8 @@ class Slots(Struct, frozen=True, forbid_unknown_fields=True):
     """Before the answer to be given."""
     trims: bool
     """Whether texts lose the spaces around them."""
+    first: str = ""
+    """The token that the tokenizer puts before a whole text; not part of the text, whose first word is still first."""
 
 
 def pieces(slots: Slots, request: Request, pictures: Sequence[str], image_token: str) -> list[Piece]:
