@@ -34,11 +34,12 @@ class Cache(Protocol):
         """Add this step's key and value, ``[1, heads, length, head_dim]``; gives all those to attend to."""
         ...
 
-    def bias(self, length: Any, *, blocks: Any = None, window: int = 0) -> Any:
+    def bias(self, length: Any, *, blocks: Any = None, window: int = 0, strict: bool = False) -> Any:
         """What causal attention adds to its scores, ``[1, 1, length, all]``: 0 or a large negative number.
 
         ``length`` is that of this step. Tokens of the step that have the same number above 0 in ``blocks``, int64
-        ``[1, length]``, see each other whatever their order. With a ``window`` a token sees no farther back than that.
+        ``[1, length]``, see each other whatever their order. With a ``window`` a token sees no farther back than that;
+        tokens of its own block it sees all the same unless the window is ``strict``.
         """
         ...
 

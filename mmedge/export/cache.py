@@ -26,14 +26,18 @@ class GrowingCache:
         self.pairs[layer] = torch.cat([past_key, key], dim=2), torch.cat([past_value, value], dim=2)
         return self.pairs[layer]
 
-    def bias(self, length: int, *, blocks: torch.Tensor | None = None, window: int = 0) -> torch.Tensor:
+    def bias(
+        self, length: int, *, blocks: torch.Tensor | None = None, window: int = 0, strict: bool = False
+    ) -> torch.Tensor:
         slots, own = torch.arange(self._past + length)[None], (torch.arange(length) + self._past)[:, None]
         hidden = slots > own
-        if window:
+        if window and not strict:
             hidden = hidden | (slots <= own - window)
         if blocks is not None:
             before = torch.zeros(length, self._past, dtype=torch.bool)
             hidden = hidden & ~torch.cat([before, _same(blocks[0][:, None], blocks)], dim=1)
+        if window and strict:
+            hidden = hidden | (slots <= own - window)
         # Not a boolean mask: OpenVINO runs that several times slower in a long prefill.
         return torch.zeros(hidden.shape).masked_fill(hidden, torch.finfo(torch.float32).min)[None, None]
 
@@ -57,15 +61,21 @@ class FixedCache:
         self.pairs[layer] = self._write(past_key, key), self._write(past_value, value)
         return self.pairs[layer]
 
-    def bias(self, length: int, *, blocks: torch.Tensor | None = None, window: int = 0) -> torch.Tensor:
-        bias = self._attention_bias
+    def bias(
+        self, length: int, *, blocks: torch.Tensor | None = None, window: int = 0, strict: bool = False
+    ) -> torch.Tensor:
+        bias, far = self._attention_bias, None
         if window:
             own = (torch.arange(length) + self._position)[:, None]
-            bias = bias.masked_fill(self._slots[None] <= own - window, UNSEEN)
+            far = self._slots[None] <= own - window
+        if far is not None and not strict:
+            bias = bias.masked_fill(far, UNSEEN)
         if blocks is not None:
             fresh = self._fresh(length)
             theirs = torch.where(fresh, blocks[0].index_select(0, torch.where(fresh, self._rows, 0)), 0)
             bias = bias.masked_fill(_same(blocks[0][:, None], theirs[None]), 0.0)
+        if far is not None and strict:
+            bias = bias.masked_fill(far, UNSEEN)
         return bias
 
     def _fresh(self, length: int) -> torch.Tensor:

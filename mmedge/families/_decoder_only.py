@@ -49,6 +49,8 @@ class Decoder:
     """Added to the weights of every normalisation."""
     blocks: bool = False
     """Whether some tokens of a prompt see later ones."""
+    strict_windows: bool = False
+    """Whether a window also limits what tokens see of their own block."""
     deep: int = 0
     """Layers after which more rows of the pictures are added (Meng et al. 2024, https://arxiv.org/abs/2406.04334)."""
 
@@ -228,7 +230,7 @@ def read(
         attention, offset = layer.self_attn, decoder.norm_offset
         window = int(getattr(attention, "sliding_window", None) or 0)
         if window not in biases:
-            biases[window] = cache.bias(length, blocks=blocks, window=window)
+            biases[window] = cache.bias(length, blocks=blocks, window=window, strict=decoder.strict_windows)
         turn = turns(text, angles(text, position_ids, index))
         attended = attend(
             attention, normalised(layer.input_layernorm, hidden, offset), turn, cache, index, biases[window], offset
@@ -337,3 +339,14 @@ def encode(layer: Any, hidden: torch.Tensor) -> torch.Tensor:
     context = torch.nn.functional.scaled_dot_product_attention(query, key, value)
     hidden = hidden + attention.out_proj(context.transpose(1, 2).flatten(2))
     return hidden + layer.mlp(layer.layer_norm2(hidden))
+
+
+def siglip(tower: Any, pixel_values: torch.Tensor) -> torch.Tensor:
+    """All patches of a picture as SigLIP reads them (Zhai et al. 2023, https://arxiv.org/abs/2303.15343), without its
+    pooling: ``[1, patches, width]``."""
+    embeddings = tower.embeddings
+    hidden = embeddings.patch_embedding(pixel_values).flatten(2).transpose(1, 2)
+    hidden = hidden + embeddings.position_embedding.weight[None]
+    for layer in tower.encoder.layers:
+        hidden = encode(layer, hidden)
+    return tower.post_layernorm(hidden)
