@@ -1,0 +1,74 @@
+"""Qwen2-VL: answers about pictures of any shape by a language model (Wang et al. 2024,
+https://arxiv.org/abs/2409.12191).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mmedge.core.family import Component, Config, Family
+from mmedge.families import _decoder_only as shared
+from mmedge.families import _qwen_vl as qwen
+
+if TYPE_CHECKING:
+    import torch
+
+DECODER = shared.Decoder(
+    text=lambda model: model.model.language_model, axes=qwen.AXES, angles=qwen.angles(qwen.by_section)
+)
+
+
+def components(config: Config) -> tuple[Component, ...]:
+    """``vision`` of one picture, ``embed`` and ``decoder``."""
+    return shared.components(config, qwen.tower(config, _see), DECODER)
+
+
+def _see(model: Any, pixel_values: torch.Tensor, patch_positions: torch.Tensor) -> tuple[torch.Tensor]:
+    visual = model.model.visual
+    hidden, turn = qwen.embedded(visual, pixel_values), qwen.turns(visual, patch_positions)
+    for block in visual.blocks:
+        hidden = hidden + qwen.attended(block.attn, block.norm1(hidden), turn)
+        hidden = hidden + block.mlp(block.norm2(hidden))
+    return (visual.merger(hidden),)
+
+
+FAMILY = Family(
+    name="qwen2_vl",
+    architectures=("Qwen2VLForConditionalGeneration",),
+    tasks=qwen.tasks,
+    components=components,
+    prepare=qwen.prepare,
+    generate=shared.generate,
+    pixels=qwen.pixels,
+    tiny=(
+        {
+            "model_type": "qwen2_vl",
+            "architectures": ["Qwen2VLForConditionalGeneration"],
+            "text_config": {
+                "model_type": "qwen2_vl_text",
+                "vocab_size": 288,
+                "hidden_size": 64,
+                "intermediate_size": 96,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 4,
+                "num_key_value_heads": 2,
+                "max_position_embeddings": 1024,
+                "initializer_range": 0.2,
+                "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]},
+            },
+            "vision_config": {
+                "depth": 2,
+                "embed_dim": 32,
+                "hidden_size": 64,
+                "num_heads": 2,
+                "patch_size": 8,
+                "initializer_range": 0.2,
+            },
+            "image_token_id": 5,
+            "video_token_id": 6,
+            "vision_start_token_id": 3,
+            "vision_end_token_id": 4,
+            "tie_word_embeddings": False,
+        },
+    ),
+)
