@@ -212,12 +212,12 @@ def image_token(processor: Any) -> str | None:
 
 
 def _processor_settings(processor: Any) -> dict[str, Any]:
-    """Numbers and words of the processor itself, such as how many tokens stand for a picture."""
+    """Numbers and words of the processor itself, such as how many tokens stand for a picture and what goes around."""
     if not hasattr(processor, "to_dict"):
         return {}
     return {
         key: value
-        for key, value in processor.to_dict().items()
+        for key, value in {**vars(processor), **processor.to_dict()}.items()
         if isinstance(value, (bool, int, float, str)) and key != "chat_template"
     }
 
