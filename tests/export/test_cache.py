@@ -55,7 +55,7 @@ def test_both_caches_hide_the_same_of_blocks_and_windows(lengths, strict):
 @pytest.mark.parametrize(
     ("strict", "seen"),
     [
-        (False, ["1....", "1111.", ".111.", "..11.", "...11"]),
+        (False, ["1....", "1111.", ".111.", ".111.", "...11"]),
         (True, ["1....", "1111.", ".111.", "..11.", "...11"]),
     ],
 )
