@@ -61,7 +61,12 @@ def smollm_tokenizer() -> PreTrainedTokenizerFast:
     """49,280 tokens; the special ones of code come first, those of pictures last."""
     code = ("repo_name", "reponame", "file_sep", "filename", "gh_stars", "issue_start", "issue_comment", "issue_closed")
     notebook = tuple(f"jupyter_{part}" for part in ("start", "text", "code", "output", "script"))
-    first = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", *(f"<{name}>" for name in (*code, *notebook, "empty_output")))
+    first = (
+        "<|endoftext|>",
+        "<|im_start|>",
+        "<|im_end|>",
+        *(f"<{name}>" for name in (*code, *notebook, "empty_output")),
+    )
     tiles = tuple(f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7))
     reserved = tuple(f"<|reserved_special_token_{number}|>" for number in range(88))
     last = ("<global-img>", *tiles, "<fake_token_around_image>", "<image>", *reserved, "<end_of_utterance>")

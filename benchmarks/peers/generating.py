@@ -5,6 +5,7 @@ Shared by peers, in whose environments it runs; it needs nothing that is not in 
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Callable
 from typing import Any
@@ -56,6 +57,7 @@ class Generating:
         owner, name = sees
         look = getattr(owner, name)
 
+        @functools.wraps(look)  # `generate` looks at its parameters
         def timed(*arguments: Any, **named: Any) -> Any:
             self.stages.begin("encode")
             found = look(*arguments, **named)

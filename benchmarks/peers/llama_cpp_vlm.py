@@ -124,7 +124,16 @@ class LlamaCpp:
         after = self.library.llama_pos(0)
         rows = self.pictures.mtmd_get_output_embd(self.vision)
         code = self.pictures.mtmd_helper_decode_image_chunk(
-            self.vision, self.context, chunk, rows, place, 0, BATCH, ctypes.byref(after), _no_callback(self.pictures), None
+            self.vision,
+            self.context,
+            chunk,
+            rows,
+            place,
+            0,
+            BATCH,
+            ctypes.byref(after),
+            _no_callback(self.pictures),
+            None,
         )
         _check(code, "read the picture")
 

@@ -1,0 +1,58 @@
+"""`optimum-intel`: a checkpoint's own `generate` over OpenVINO.
+
+    python optimum_intel_vlm.py make CHECKPOINT FOLDER 8
+
+exports the checkpoint with weights of 8 or 4 bits, as ``optimum-cli export openvino`` does, for itself and for
+``openvino-genai``. What its version 2.2.0 refuses, with the whole message:
+
+- SmolVLM and Idefics3 beside a newer `transformers` than 4.57.6: "The current version of Transformers does not allow
+  for the export of the model. Maximum required is 4.57.6, got: 5.5.4"
+- groups of 128 weights, its own choice for 4 bits, where a layer's width is no multiple, as 576 is not; 64 work.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+# Of another build than torch without CUDA, so that importing it fails: "operator torchvision::nms does not exist".
+sys.modules["torchvision"] = None  # type: ignore[assignment]
+
+from generating import Generating
+
+from mmedge.profiling.worker import main
+
+GROUP = 64
+"""Weights with a scale in common, of 4 bits."""
+
+
+def opener(folder: Path, *, backend: str | None, threads: int) -> Generating:
+    from optimum.intel import OVModelForVisualCausalLM
+    from transformers import AutoProcessor
+
+    settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads} if threads else {}
+    model = OVModelForVisualCausalLM.from_pretrained(folder, ov_config={"PERFORMANCE_HINT": "LATENCY"} | settings)
+    software = {name: version(name) for name in ("optimum-intel", "openvino", "transformers")}
+    return Generating(AutoProcessor.from_pretrained(folder), model, (model, "get_vision_embeddings"), software)
+
+
+def make(checkpoint: Path, folder: Path, bits: int) -> None:
+    from optimum.exporters.openvino.__main__ import main_export
+    from optimum.intel import OVConfig, OVWeightQuantizationConfig
+    from transformers import AutoProcessor
+
+    group = {} if bits == 8 else {"group_size": GROUP}
+    weights = OVWeightQuantizationConfig(bits=bits, **group)
+    config = OVConfig(quantization_config=weights)
+    task = "image-text-to-text"
+    main_export(str(checkpoint), folder, task=task, ov_config=config, convert_tokenizer=True)
+    AutoProcessor.from_pretrained(checkpoint).save_pretrained(folder)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "make":
+        make(Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))
+    else:
+        main(opener)
