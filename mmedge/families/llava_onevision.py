@@ -1,0 +1,246 @@
+"""LLaVA-OneVision: pictures of any size by a small language model (Li et al. 2024, https://arxiv.org/abs/2408.03326).
+
+A picture on its own is read as a whole and again in tiles, whose rows are laid out as the picture is: what was padding
+is taken away, what is too much is scaled down, and a row of its own ends every line. Where there are several pictures
+each is read as a whole. ``vision`` (SigLIP and a projector, as in LLaVA) reads one square at a time.
+"""
+
+from __future__ import annotations
+
+from math import ceil, sqrt
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from mmedge.core.family import Component, Config, Family, Prompt, Request
+from mmedge.core.ports import Port, Tensors
+from mmedge.errors import InputError, ModelError
+from mmedge.families import _decoder_only as shared
+from mmedge.families import llava
+from mmedge.media.image import preprocess, resize
+
+if TYPE_CHECKING:
+    import torch
+
+    from mmedge.media.text import Tokenizer
+
+TILED = "picture_size"
+"""Height and width in pixels, int64 ``[2]``, in the first look at a picture that tiles follow."""
+
+MOST = "anyres_max_"
+"""What ``vision_aspect_ratio`` begins with, before the number of tiles whose rows are kept."""
+
+SLACK = 1.1
+"""How many times too long the sides may be before the rows are scaled down."""
+
+
+class Layout(NamedTuple):
+    """How the rows of tiles lie."""
+
+    tiles: tuple[int, int]
+    """Above and beside each other."""
+    padding: tuple[int, int]
+    """Rows above and below, left and right, that show nothing of the picture."""
+    size: tuple[int, int]
+    """Lines, and rows in each, after scaling."""
+
+
+def components(config: Config) -> tuple[Component, ...]:
+    """``vision`` of one square, which gives a row more than it has patches: the one that ends a line."""
+    count = llava.rows_of_a_picture(config) + 1
+    rows = Port(shared.FEATURES, "float32", (count, shared.text_of(config)["hidden_size"]))
+    vision = Component("vision", _see, (llava.pixels_port(config),), (rows,))
+    return shared.components(config, vision, llava.DECODER)
+
+
+def prepare(config: Config, tokenizer: Tokenizer, request: Request) -> Prompt:
+    """Tiles and tokens as the checkpoint's processor makes them."""
+    if request.frames:
+        raise InputError("this model looks at pictures here, not at videos")
+    pictures, settings = shared.pictures_of(request), config["image"]
+    if len(pictures) == 1:
+        size = pictures[0].shape[:2]
+        looks = [{"pixel_values": tile} for tile in tiles_of(pictures[0], settings)]
+        looks[0][TILED] = np.array(size, np.int64)
+        lines, columns = layout(config, size).size
+        counts = [llava.rows_of_a_picture(config) + lines * (columns + 1)]
+    else:
+        squares = [llava.squared(picture, settings["image_mean"]) for picture in pictures]
+        looks = [{"pixel_values": _numbers(square, settings)} for square in squares]
+        counts = [llava.rows_of_a_picture(config) + 1] * len(looks)
+    texts = [config["text"]["image_token"] * count for count in counts]
+    return shared.prompt(config, tokenizer, request, texts, looks)
+
+
+def tiles_of(picture: np.ndarray, settings: Config) -> list[np.ndarray]:
+    """The whole picture and its tiles, line by line, each float32 ``[1, 3, side, side]``."""
+    height, width = best_resolution(picture.shape[:2], settings)
+    large, side = _padded(picture, height, width, settings["resample"]), _side(settings)
+    corners = [(top, left) for top in range(0, height, side) for left in range(0, width, side)]
+    tiles = [large[top : top + side, left : left + side] for top, left in corners]
+    return [_numbers(part, settings) for part in (picture, *tiles)]
+
+
+def best_resolution(size: tuple[int, ...], settings: Config) -> tuple[int, int]:
+    """The one of the checkpoint's sizes, height and width, that shows most of the picture and then wastes least."""
+
+    def merit(offered: tuple[int, int]) -> tuple[int, int]:
+        scale = min(offered[1] / size[1], offered[0] / size[0])
+        shown = min(int(size[1] * scale) * int(size[0] * scale), size[0] * size[1])
+        return shown, shown - offered[0] * offered[1]
+
+    height, width = max(settings["image_grid_pinpoints"], key=merit)
+    return height, width
+
+
+def _padded(picture: np.ndarray, height: int, width: int, resample: int) -> np.ndarray:
+    """Scaled to fit, in the middle of black."""
+    across, down = width / picture.shape[1], height / picture.shape[0]
+    if across < down:
+        fitted = resize(picture, min(ceil(picture.shape[0] * across), height), width, resample)
+    else:
+        fitted = resize(picture, height, min(ceil(picture.shape[1] * down), width), resample)
+    top, left = (height - fitted.shape[0]) // 2, (width - fitted.shape[1]) // 2
+    padded = np.zeros((height, width, 3), np.uint8)
+    padded[top : top + fitted.shape[0], left : left + fitted.shape[1]] = fitted
+    return padded
+
+
+def _side(settings: Config) -> int:
+    """Of a tile in pixels."""
+    size = settings["size"]
+    return int(size.get("height") or size["shortest_edge"])
+
+
+def _numbers(square: np.ndarray, settings: Config) -> np.ndarray:
+    ours = {key: value for key, value in settings.items() if key not in ("image_grid_pinpoints", "do_pad")}
+    side = _side(settings)
+    return preprocess(square, {**ours, "size": {"height": side, "width": side}, "do_resize": True})
+
+
+def layout(config: Config, size: tuple[int, ...]) -> Layout:
+    """Of the tiles of a picture of ``size``, height and width in pixels."""
+    height, width = size
+    settings, vision = config["image"], config["model"]["vision_config"]
+    down, across = (length // _side(settings) for length in best_resolution(size, settings))
+    patches = vision["image_size"] // vision["patch_size"]
+    lines, columns = down * patches, across * patches
+    above = left = 0
+    if width / height > columns / lines:
+        above = (lines - int(round(height * (columns / width), 7))) // 2
+    else:
+        left = (columns - int(round(width * (lines / height), 7))) // 2
+    lines, columns = lines - 2 * above, columns - 2 * left
+    ratio = sqrt(lines * columns / (_most_tiles(config) * patches**2))
+    if ratio > SLACK:
+        lines, columns = int(lines // ratio), int(columns // ratio)
+    return Layout((down, across), (above, left), (lines, columns))
+
+
+def _most_tiles(config: Config) -> int:
+    said = str(config["model"]["vision_aspect_ratio"])
+    if not said.startswith(MOST) or not said.removeprefix(MOST).isdecimal():
+        raise ModelError(f"the setting `vision_aspect_ratio` = `{said}` is not supported", hint=f"it may be `{MOST}9`")
+    return int(said.removeprefix(MOST))
+
+
+def arrange(config: Config, prompt: Prompt, seen: list[Tensors]) -> Tensors:
+    """The rows of the squares in the order in which the language model reads them."""
+    squares = [values[shared.FEATURES] for values in seen]
+    if (size := prompt.looks[0].get(TILED)) is None:
+        return {shared.FEATURES: np.concatenate(squares)}
+    whole, end = squares[0][:-1], squares[0][-1]
+    lines = laid_out([square[:-1] for square in squares[1:]], layout(config, tuple(size.tolist())))
+    ends = np.broadcast_to(end, (len(lines), 1, len(end)))
+    ended = np.concatenate([lines, ends], axis=1).reshape(-1, len(end))
+    return {shared.FEATURES: np.concatenate([whole, ended])}
+
+
+def laid_out(tiles: list[np.ndarray], found: Layout) -> np.ndarray:
+    """Rows of tiles, each ``[patches, width]``, as they lie in the picture: ``[lines, columns, width]``."""
+    (down, across), (above, left) = found.tiles, found.padding
+    side, width = int(sqrt(len(tiles[0]))), tiles[0].shape[-1]
+    grid = np.stack(tiles).reshape(down, across, side, side, width)
+    grid = grid.transpose(0, 2, 1, 3, 4).reshape(down * side, across * side, width)
+    grid = grid[above : len(grid) - above, left : grid.shape[1] - left]
+    for axis, length in enumerate(found.size):
+        grid = _scaled(grid, axis, length)
+    return grid
+
+
+def _scaled(grid: np.ndarray, axis: int, length: int) -> np.ndarray:
+    """Bilinear along one axis, without smoothing what is left out."""
+    whole = grid.shape[axis]
+    if whole == length:
+        return grid
+    places = (np.arange(length, dtype=np.float32) + np.float32(0.5)) * (np.float32(whole) / np.float32(length))
+    places = np.maximum(places - np.float32(0.5), 0)
+    low = places.astype(np.int64)
+    share = np.expand_dims(places - low.astype(np.float32), tuple(range(1, grid.ndim - axis)))
+    return grid.take(low, axis) * (1 - share) + grid.take(np.minimum(low + 1, whole - 1), axis) * share
+
+
+# What follows runs only while exporting, on the modules of `transformers`.
+
+
+def pixels(processor: Any, picture: np.ndarray) -> tuple[Tensors, ...]:
+    """Of the checkpoint's own processor."""
+    from PIL import Image
+
+    made = processor.image_processor([Image.fromarray(picture)], return_tensors="np")["pixel_values"][0]
+    return tuple({"pixel_values": np.asarray(tile)[None]} for tile in made)
+
+
+def _see(model: Any, pixel_values: torch.Tensor) -> tuple[torch.Tensor]:
+    import torch
+
+    return (torch.cat([llava.features(model, pixel_values), model.model.image_newline[None]]),)
+
+
+_TINY_VISION = {
+    "model_type": "siglip_vision_model",
+    "vision_use_head": False,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 44,
+    "patch_size": 8,
+}
+_TINY_TEXT = {
+    "model_type": "qwen2",
+    "vocab_size": 288,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 1024,
+    "initializer_range": 0.3,
+}
+_TINY_SIDES = range(44, 5 * 44, 44)
+
+FAMILY = Family(
+    name="llava_onevision",
+    architectures=("LlavaOnevisionForConditionalGeneration",),
+    tasks=llava.tasks,
+    components=components,
+    prepare=prepare,
+    generate=shared.generate,
+    pixels=pixels,
+    arrange=arrange,
+    tiny=(
+        {
+            "model_type": "llava_onevision",
+            "architectures": ["LlavaOnevisionForConditionalGeneration"],
+            "text_config": _TINY_TEXT,
+            "vision_config": _TINY_VISION,
+            "vision_feature_layer": -1,
+            "vision_feature_select_strategy": "full",
+            "vision_aspect_ratio": "anyres_max_9",
+            "image_grid_pinpoints": [[height, width] for height in _TINY_SIDES for width in _TINY_SIDES],
+            "image_token_index": 3,
+            "video_token_index": 4,
+        },
+    ),
+)
