@@ -222,3 +222,10 @@ def angles(axes: Callable[[Any], Sequence[int]]) -> Callable[[Any, torch.Tensor,
 def by_section(rotary: Any) -> list[int]:
     """The axes one after the other: time has the highest frequencies."""
     return [section % AXES for section, size in enumerate(rotary.mrope_section) for _ in range(size)]
+
+
+def in_turns(rotary: Any) -> list[int]:
+    """Time, height, width, time... as far as height and width have frequencies; time has the others."""
+    sections = rotary.mrope_section
+    turns = (index % AXES for index in range(len(rotary.inv_freq)))
+    return [axis if index < AXES * sections[axis] else 0 for index, axis in enumerate(turns)]

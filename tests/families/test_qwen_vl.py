@@ -5,24 +5,27 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import transformers
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoConfig, Qwen2VLForConditionalGeneration
+from transformers import AutoConfig
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+from transformers.vision_utils import get_vision_interpolation_indices_and_weights, get_vision_window_index
 
 from mmedge.core import find
 from mmedge.core.family import Request
 from mmedge.errors import InputError
 from mmedge.families import _qwen_vl as qwen
+from mmedge.families import qwen2_5_vl, qwen3_vl
 
 WORD, IMAGE = 1, 5
 SIDES = st.integers(1, 4000)
 
 
-@pytest.fixture(scope="module")
-def model():
-    tiny = find.family("qwen2_vl").tiny[0]
-    return Qwen2VLForConditionalGeneration(AutoConfig.for_model(**tiny)).model
+@pytest.fixture(scope="module", params=["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
+def model(request):
+    tiny = find.family(request.param).tiny[0]
+    return getattr(transformers, tiny["architectures"][0])(AutoConfig.for_model(**tiny)).model
 
 
 @pytest.mark.parametrize(
@@ -40,6 +43,23 @@ def test_positions_are_those_of_the_model(model, grids):
     got = qwen.positions(np.array(tokens) == IMAGE, grids)
     np.testing.assert_array_equal(got, want)
     assert got.max() + 1 == len(tokens) + delta.item()  # where the answer goes on
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 6))
+def test_windows_are_those_of_the_model(rows, columns, side):
+    order, ends = get_vision_window_index(torch.tensor([[1, 2 * rows, 2 * columns]]), 2, side * 28, 14)
+    together = np.split(order.numpy(), ends[1:-1].numpy() // 4)
+    windows = qwen2_5_vl.windows(rows, columns, side)
+    assert [set(windows[groups]) for groups in together] == [{index} for index in range(len(together))]
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 48))
+def test_learned_positions_are_mixed_bit_for_bit_as_the_model_does(rows, columns, side):
+    sizes = torch.tensor([[1, 2 * rows, 2 * columns]])
+    want = get_vision_interpolation_indices_and_weights(sizes, side, "bilinear", True, 2)
+    for ours, theirs in zip(qwen3_vl.corners(rows, columns, 2, side), want, strict=True):
+        np.testing.assert_array_equal(ours.reshape(-1, 4), theirs.numpy())
+        assert str(ours.dtype) in str(theirs.dtype)
 
 
 def settings(least, most):

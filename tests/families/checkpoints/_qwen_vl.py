@@ -40,13 +40,14 @@ GROUP = (2 * PATCH) ** 2
 """Pixels."""
 
 
-def save(model: Any, processor_class: Any, template: str, folder: Path) -> Path:
-    """Write the whole checkpoint into ``folder``."""
+def save(model: Any, processor_class: Any, template: str, folder: Path, **images: object) -> Path:
+    """Write the whole checkpoint into ``folder``; ``images`` are settings of its picture processor."""
     model.generation_config.eos_token_id = 2
     model.save_pretrained(folder)
     tokenizer = _tokens.byte_level(SPECIALS, pad_token="<|endoftext|>", eos_token="<|im_end|>")
-    images = Qwen2VLImageProcessorPil(patch_size=PATCH, min_pixels=4 * GROUP, max_pixels=36 * GROUP)
+    size = {"shortest_edge": 4 * GROUP, "longest_edge": 36 * GROUP}
+    reader = Qwen2VLImageProcessorPil(patch_size=PATCH, size=size, **images)
     with without_videos():
-        processor = processor_class(images, tokenizer, NoVideos(), chat_template=template)
+        processor = processor_class(reader, tokenizer, NoVideos(), chat_template=template)
     _tokens.save_processor(processor, folder)
     return folder
