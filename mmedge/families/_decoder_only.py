@@ -228,7 +228,7 @@ def read(
     biases: dict[int, torch.Tensor] = {}
     for index, layer in enumerate(text.layers):
         attention, offset = layer.self_attn, decoder.norm_offset
-        window = int(getattr(attention, "sliding_window", None) or 0)
+        window = window_of(attention)
         if window not in biases:
             biases[window] = cache.bias(length, blocks=blocks, window=window, strict=decoder.strict_windows)
         turn = turns(text, angles(text, position_ids, index))
@@ -245,6 +245,12 @@ def read(
         if index < len(deep):
             hidden = hidden + deep[index]
     return hidden
+
+
+def window_of(attention: Any) -> int:
+    """How far back a layer sees, 0 for all; Mistral says it for all layers at once."""
+    everywhere = getattr(attention.config, "sliding_window", None)
+    return int(getattr(attention, "sliding_window", everywhere) or 0)
 
 
 def plain_angles(text: Any, position_ids: torch.Tensor, layer: int) -> torch.Tensor:
