@@ -31,6 +31,9 @@ from mmedge.needs import needs
 if TYPE_CHECKING:
     from mmedge.backends._onnxruntime_profile import PlainOnnxRuntime, ProfiledOnnxRuntime
 
+ROOM = 256
+"""Tokens that a shared cache has room for beyond the prompt at first."""
+
 _SILENT = 4
 """Log severity "fatal": what goes wrong is raised, and then told once."""
 
@@ -114,7 +117,7 @@ class OnnxRuntimeSession:
         for name in self._outputs:
             self._binding.bind_output(name)  # where a growing output is allocated, anew at every run
         if self._cache:
-            self._cache.bind(self._binding)
+            self._cache.bind(self._binding, length)
         with told_as_ours(f"onnxruntime cannot run `{self._graph.component}`", _exceptions()):
             engine.run_with_iobinding(self._binding)
         values = self._binding.get_outputs()
@@ -150,7 +153,7 @@ class _Growing:
     def steer(self, length: int) -> Tensors:
         return {}
 
-    def bind(self, binding: Any) -> None:
+    def bind(self, binding: Any, length: int) -> None:
         for port, past in zip(self._ports, self._past, strict=True):
             binding.bind_ortvalue_input(port.name, past)
         for name in self._present:
@@ -158,6 +161,56 @@ class _Growing:
 
     def take(self, values: list[Any], length: int) -> None:
         self._past = values
+
+
+class _Shared:
+    """A cache that attention writes in place: the same buffers, bound once, are ``past.*`` and ``present.*``.
+
+    They begin with room for `ROOM` tokens beyond the first that are read, and grow by half when they are full.
+    """
+
+    def __init__(self, shape: CacheShape, device: str) -> None:
+        self._shape = shape
+        self._names = [(past.name, present.name) for past, present in zip(shape.past(), shape.present(), strict=True)]
+        self._device = device
+        self._buffers: list[np.ndarray] = []
+        self._slots = self._used = 0
+        self._bound: Any = None
+
+    def reset(self) -> None:
+        self._used, self._bound = 0, None
+
+    def keep(self, length: int) -> None:
+        self._used = min(self._used, length)
+
+    def steer(self, length: int) -> Tensors:
+        last = self._used + length - 1
+        return {
+            "seqlens_k": np.array([last], np.int32),
+            "total_sequence_length": np.array(last + 1, np.int32),
+        }
+
+    def bind(self, binding: Any, length: int) -> None:
+        if self._used + length > self._slots:
+            self._grow(self._used + length)
+        elif self._bound is binding:
+            return
+        values = [_value(buffer, self._device) for buffer in self._buffers]
+        for (past, present), value in zip(self._names, values, strict=True):
+            binding.bind_ortvalue_input(past, value)
+            binding.bind_ortvalue_output(present, value)
+        self._bound = binding
+
+    def _grow(self, needed: int) -> None:
+        self._slots = -(-max(needed + ROOM, self._slots * 3 // 2) // ROOM) * ROOM
+        size = (1, self._shape.heads, self._slots, self._shape.head_dim)
+        grown = [np.empty(size, self._shape.dtype) for _ in self._names]
+        for new, old in zip(grown, self._buffers, strict=False):
+            new[:, :, : self._used] = old[:, :, : self._used]
+        self._buffers = grown
+
+    def take(self, values: list[Any], length: int) -> None:
+        self._used += length
 
 
 class _Fixed(HostCache):
@@ -172,7 +225,7 @@ class _Fixed(HostCache):
         sets = [[_value(buffer, self._device) for buffer in buffers] for buffers in self._sets]
         self._values = sets  # on the CPU these are the buffers themselves, on a GPU copies of their zeros
 
-    def bind(self, binding: Any) -> None:
+    def bind(self, binding: Any, length: int) -> None:
         reads, writes = self._values[self._turn], self._values[1 - self._turn]
         for (past, present), read, written in zip(self._pairs, reads, writes, strict=True):
             binding.bind_ortvalue_input(past, read)
@@ -182,9 +235,11 @@ class _Fixed(HostCache):
         self.advance(length)
 
 
-def _cache(graph: Graph, device: str) -> _Growing | _Fixed | None:
+def _cache(graph: Graph, device: str) -> _Growing | _Shared | _Fixed | None:
     if graph.cache is None:
         return None
+    if graph.cache.shared:
+        return _Shared(graph.cache, device)
     return _Fixed(graph.cache, device) if graph.cache.capacity else _Growing(graph.cache, device)
 
 

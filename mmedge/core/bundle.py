@@ -17,6 +17,7 @@ from mmedge.core.manifest import (
     SCHEMA,
     SEAL,
     File,
+    Form,
     Golden,
     Graph,
     Manifest,
@@ -27,7 +28,7 @@ from mmedge.core.names import check_utf8, folders_of, shown
 from mmedge.core.onnx_file import data_files
 from mmedge.errors import BundleError, UsageError
 
-__all__ = ["MANIFEST", "SCHEMA", "SEAL", "Bundle", "File", "Golden", "Graph", "Manifest", "open_bundle"]
+__all__ = ["MANIFEST", "SCHEMA", "SEAL", "Bundle", "File", "Form", "Golden", "Graph", "Manifest", "open_bundle"]
 
 FILE_MODE, FOLDER_MODE = 0o644, 0o755
 """Everybody may read a bundle, whoever exported it with whatever umask."""

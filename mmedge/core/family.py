@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from msgspec import Struct
@@ -27,6 +27,19 @@ STEP_INPUTS = ("input_ids", "position_ids", "logits_at")
 int64 ``[asked]``, the places in the step whose logits are asked for."""
 
 
+class Heads(NamedTuple):
+    """The form of an attention."""
+
+    queries: int
+    keys: int
+    """Fewer where several queries share a key."""
+    dim: int
+    scale: float
+    window: int = 0
+    cap: float = 0.0
+    """Of the scores; 0 for none."""
+
+
 class Cache(Protocol):
     """The keys and values that a decoder's ``forward`` reads and adds to, growing or of a fixed length."""
 
@@ -40,6 +53,15 @@ class Cache(Protocol):
         ``length`` is that of this step. Tokens of the step that have the same number above 0 in ``blocks``, int64
         ``[1, length]``, see each other whatever their order. With a ``window`` a token sees no farther back than that;
         tokens of its own block it sees all the same unless the window is ``strict``.
+        """
+        ...
+
+    def fused(self, layer: int, query: Any, key: Any, value: Any, heads: Heads, tables: Any = None) -> Any:
+        """Causal attention ``[1, length, heads * head_dim]`` by an operator of the engine's own that also adds the new
+        key and value; None where the cache has none, and attention is to be spelled with `update` and `bias`.
+
+        All are ``[1, length, heads * head_dim]``; or ``query`` is all three side by side, not rotated yet, the others
+        None, and ``tables`` are cosines and sines by position, ``[positions, head_dim / 2]`` each.
         """
         ...
 
@@ -61,6 +83,9 @@ class Component:
     sizes: Mapping[str, Span] = field(default_factory=dict)
     """Ranges of the sizes that vary, by the words in the shapes of the ports; of a cache ``total``, the longest it may
     get. Needed by engines that are built for a range."""
+    causal: bool = False
+    """Whether attention to the cache is causal throughout and asks it for `Cache.fused`, so that engines may use an
+    attention of their own that can do nothing else."""
 
     @property
     def role(self) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from mmedge.core.names import folders_of, is_digest, is_file_name, is_plain_name, shown
 from mmedge.core.ports import CacheShape, Port, Span
@@ -35,6 +36,14 @@ _DTYPES = frozenset(
 )
 
 
+class Form(Struct, frozen=True, forbid_unknown_fields=True):
+    """The same component spelled for one engine alone; what it shares with the graph it reads from the same file."""
+
+    file: str
+    outputs: tuple[Port, ...]
+    cache: CacheShape
+
+
 class Graph(Struct, frozen=True, forbid_unknown_fields=True):
     """One component as an ONNX file of the bundle (weights beside it as external data)."""
 
@@ -49,6 +58,14 @@ class Graph(Struct, frozen=True, forbid_unknown_fields=True):
     profiles: tuple[dict[str, Span], ...] = ()
     """Ranges of the sizes that vary, by the words in the shapes, one set for each way the graph is run (of a decoder:
     one token, and a prompt). Engines that are built for a range are built for each."""
+    forms: dict[str, Form] = {}
+    """By backend; other backends read ``file``."""
+
+    def made_for(self, backend: str) -> Graph:
+        """As the backend reads it."""
+        if (form := self.forms.get(backend)) is None:
+            return self
+        return replace(self, file=form.file, outputs=form.outputs, cache=form.cache, forms={})
 
     @property
     def role(self) -> str:
@@ -212,11 +229,22 @@ def _check_graph(graph: Graph, files: dict[str, File]) -> None:
         raise ValueError(f"{what} is the file `{graph.file}`, which is not called .onnx")
     for port in (*graph.inputs, *graph.outputs):
         _check_port(port, what)
-    if (cache := graph.cache) and not (cache.dtype in _DTYPES and min(cache.layers, cache.heads, cache.head_dim) > 0):
-        raise ValueError(f"the cache of {what} cannot exist")
+    _check_cache(graph.cache, what)
+    for backend, form in graph.forms.items():
+        if not is_plain_name(backend) or not form.file.endswith(".onnx"):
+            raise ValueError(f"{what} has a form for `{shown(backend)}` that cannot be used")
+        _check_listed(form.file, what, files)
+        for port in form.outputs:
+            _check_port(port, what)
+        _check_cache(form.cache, what)
     for profile in graph.profiles:
         for word, span in profile.items():
             _check_span(span, f"the range of `{shown(word)}` of {what}")
+
+
+def _check_cache(cache: CacheShape | None, what: str) -> None:
+    if cache and not (cache.dtype in _DTYPES and min(cache.layers, cache.heads, cache.head_dim) > 0):
+        raise ValueError(f"the cache of {what} cannot exist")
 
 
 def _check_port(port: Port, what: str) -> None:

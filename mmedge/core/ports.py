@@ -35,8 +35,9 @@ class CacheShape(Struct, frozen=True, forbid_unknown_fields=True):
 
     It grows with every step; or, with a ``capacity``, it is of that fixed length from the start, and each step writes
     its keys and values into the slots from ``cache_position`` on. A fixed cache never moves, so that an engine can
-    keep its addresses and replay a recorded step. The names are the same in every decoder graph, so backends need no
-    other description of the cache.
+    keep its addresses and replay a recorded step. A ``shared`` one is of any length from the start, and an attention of
+    the engine's own writes it in place: past and present are the same memory. The names are the same in every decoder
+    graph, so backends need no other description of the cache.
     """
 
     layers: int
@@ -44,22 +45,27 @@ class CacheShape(Struct, frozen=True, forbid_unknown_fields=True):
     head_dim: int
     dtype: str = "float32"
     capacity: int = 0
-    """Slots of a fixed cache; 0 for one that grows."""
+    """Slots of a fixed cache; 0 for one that grows or is shared."""
+    shared: bool = False
 
     def past(self) -> tuple[Port, ...]:
         """Inputs: what earlier steps left; where the cache grows, ``past`` may be 0."""
-        return self._ports("past", self.capacity or "past")
+        return self._ports("past", "slots" if self.shared else self.capacity or "past")
 
     def present(self) -> tuple[Port, ...]:
         """Outputs: the past with this step's keys and values."""
-        return self._ports("present", self.capacity or "total")
+        return self._ports("present", "slots" if self.shared else self.capacity or "total")
 
     def steering(self) -> tuple[Port, ...]:
-        """Inputs that say where a fixed cache is written and read; a session makes them itself (`backends._cache`).
+        """Inputs that say where a cache is written and read; a session makes them itself (`backends._cache`).
 
-        ``cache_position`` int64 ``[1]`` is the slot of the first new key, ``attention_bias`` float32
-        ``[1, 1, length, capacity]`` is added to the attention scores: 0 where a token looks, -6,000 elsewhere.
+        Of a fixed one, ``cache_position`` int64 ``[1]`` is the slot of the first new key, ``attention_bias`` float32
+        ``[1, 1, length, capacity]`` is added to the attention scores: 0 where a token looks, -6,000 elsewhere. Of a
+        shared one, ``seqlens_k`` int32 ``[1]`` is the slot of the last new key, and ``total_sequence_length`` int32
+        the number of slots in use with the new ones.
         """
+        if self.shared:
+            return Port("seqlens_k", "int32", (1,)), Port("total_sequence_length", "int32", ())
         if not self.capacity:
             return ()
         bias = Port("attention_bias", "float32", (1, 1, "length", self.capacity))

@@ -7,7 +7,7 @@ a mistake in a family's spelling of the model shows there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -104,22 +104,25 @@ class Score:
 class ComparedSession:
     """Runs torch and the graph on the same feeds, scores the graph, and hands on what torch said."""
 
-    def __init__(self, reference: TorchSession, session: Session, graph: Graph, score: Score) -> None:
+    def __init__(self, reference: TorchSession, sessions: Sequence[Session], graph: Graph, score: Score) -> None:
         self.reference = reference
-        self.session = session
+        self.sessions = sessions
         self.score = score
         self.example = ""
         self._kinds = {port.name: port.dtype for port in graph.inputs}
 
     def run(self, feeds: Tensors, outputs: Sequence[str] | None = None) -> Tensors:
-        want, got = self.reference.run(feeds, outputs), self.session.run(self._as_read(feeds), outputs)
-        for port, tensor in want.items():
-            self.score.add(tensor, got[port], self.example, port)
+        want = self.reference.run(feeds, outputs)
+        for session in self.sessions:
+            got = session.run(self._as_read(feeds), outputs)
+            for port, tensor in want.items():
+                self.score.add(tensor, got[port], self.example, port)
         return want
 
     def reset(self, held: Tensors | None = None) -> None:
         self.reference.reset(held)
-        self.session.reset(self._as_read(held or {}))
+        for session in self.sessions:
+            session.reset(self._as_read(held or {}))
 
     def _as_read(self, tensors: Tensors) -> Tensors:
         """Torch's float32 as the graph reads it: float16 where the graph before it would have given that."""
@@ -129,13 +132,20 @@ class ComparedSession:
         self.reference.close()
 
 
-def compare_graphs(plan: Plan, model: Any, pipeline: Pipeline, examples: Sequence[Example]) -> tuple[Agreement, ...]:
-    """Every graph against its torch component, over whole answers of at most `LIMIT` tokens."""
+def compare_graphs(
+    plan: Plan,
+    model: Any,
+    pipeline: Pipeline,
+    examples: Sequence[Example],
+    others: Mapping[str, Session] | None = None,
+) -> tuple[Agreement, ...]:
+    """Every graph against its torch component, over whole answers of at most `LIMIT` tokens; ``others`` are sessions of
+    other spellings of a component, compared as well."""
     graphs = {graph.component: graph for graph in pipeline.engine.graphs}
     compared = {
         component.name: ComparedSession(
             TorchSession(component, model),
-            pipeline.engine.sessions[component.name],
+            [pipeline.engine.sessions[component.name], *_one(others, component.name)],
             graphs[component.name],
             Score(component.name, plan.choices[component.name].precision),
         )
@@ -148,6 +158,10 @@ def compare_graphs(plan: Plan, model: Any, pipeline: Pipeline, examples: Sequenc
         prompt = pipeline.prepare(Request((example.pixels(),), example.text))
         answer_greedily(engine, prompt, engine.encode(prompt))
     return tuple(session.score.result() for session in compared.values())
+
+
+def _one(others: Mapping[str, Session] | None, component: str) -> tuple[Session, ...]:
+    return (others[component],) if others and component in others else ()
 
 
 def compare_answers(plan: Plan, model: Any, processor: Any, pipeline: Pipeline, examples: Sequence[Example]) -> Answers:

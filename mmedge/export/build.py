@@ -16,7 +16,7 @@ from mmedge.core.bundle import Bundle, Graph
 from mmedge.core.family import Prompt, Request
 from mmedge.core.names import readable
 from mmedge.core.plan import Plan
-from mmedge.core.recipe import Calibration
+from mmedge.core.recipe import Calibration, ComponentPlan
 from mmedge.core.report import Agreement, Answers, Report
 from mmedge.core.samples import Sample, choose_samples
 from mmedge.core.writing import Draft, check_space, new_bundle
@@ -31,11 +31,13 @@ from mmedge.export.decoder import close_decoder
 from mmedge.export.estimate import check_builder, too_large
 from mmedge.export.examples import QUESTION, Example, hold_out, make_examples
 from mmedge.export.fetch import fetch_weights
+from mmedge.export.forms import ENGINE as FORM_ENGINE
+from mmedge.export.forms import has_form, share_weights, trace_form, with_form
 from mmedge.export.layout import inner_edges, plan_graph
 from mmedge.export.load import Checkpoint, load_model
 from mmedge.export.pack import make_manifest, pack_assets, pack_golden
 from mmedge.export.prepare import prepare
-from mmedge.export.quantize import in_half, quantize
+from mmedge.export.quantize import Quantized, in_half, quantize
 from mmedge.export.rounding import has_half, spell_rounding
 from mmedge.export.stages import Stages, Watcher
 from mmedge.export.tidy import tidy, write
@@ -137,7 +139,13 @@ def _trace(stages: Stages, plan: Plan, source: Source, index: int, work: Path) -
         program = tidy(program)
         note(f"{_nodes(program)} nodes")
         write(program, path)
-    return plan_graph(component)
+    graph = plan_graph(component)
+    if not has_form(component, plan):
+        return graph
+    with stages.stage(f"trace {component.name} for {FORM_ENGINE}"):
+        graph = with_form(graph, component)
+        trace_form(component, source.model, work / Path(graph.forms[FORM_ENGINE].file).name, plan.target.opset)
+    return graph
 
 
 def _calibrate(
@@ -206,24 +214,32 @@ def _quantize(
     (folder / "graphs").mkdir()
     for graph in traced:
         choice = plan.choices[graph.component]
-        source = work / Path(graph.file).name
         if choice.precision == "float32":
-            for path in source.parent.glob(f"{source.name}*"):  # a graph of small constants has no file for them
-                shutil.copyfile(path, folder / "graphs" / path.name)
+            for file in (graph.file, *(form.file for form in graph.forms.values())):
+                for path in work.glob(f"{Path(file).name}*"):  # a graph of small constants has no file for them
+                    shutil.copyfile(path, folder / "graphs" / path.name)
+            _share(graph, folder)
             graphs.append(graph)
             continue
-        with stages.stage(f"quantize {graph.component}") as note:
-            made = quantize(
-                graph,
-                source,
-                folder / graph.file,
+
+        def smaller(of: Graph, choice: ComponentPlan = choice) -> Quantized:
+            return quantize(
+                of,
+                work / Path(of.file).name,
+                folder / of.file,
                 precision=choice.precision,
                 keep=choice.keep,
-                feeds=feeds.get(graph.component, ()),
+                feeds=feeds.get(of.component, ()),
                 method=plan.recipe.calibration.method if plan.recipe.calibration else "minmax",
                 target=plan.target,
-                edges=edges[graph.component],
+                edges=edges[of.component],
             )
+
+        with stages.stage(f"quantize {graph.component}") as note:
+            made = smaller(graph)
+            for engine in graph.forms:
+                smaller(graph.made_for(engine))
+            _share(graph, folder)
             note(choice.precision)
         if made.ranges:
             (folder / RANGES).mkdir(exist_ok=True)
@@ -231,6 +247,11 @@ def _quantize(
         graphs.append(made.graph)
         warnings += made.warnings
     return graphs, warnings
+
+
+def _share(graph: Graph, folder: Path) -> None:
+    for form in graph.forms.values():
+        share_weights(folder / form.file, folder / graph.file)
 
 
 def _check(stages: Stages, plan: Plan, graphs: Sequence[Graph], folder: Path) -> tuple[str, ...]:
@@ -263,7 +284,11 @@ def _judge(
 ) -> Judgement:
     with stages.stage("agree") as note, _pipeline(plan, source, graphs, files) as pipeline:
         difference = compare_preprocessing(pipeline, source.checkpoint.processor, examples)
-        agreement = compare_graphs(plan, source.model, pipeline, examples)
+        formed = [graph for graph in graphs if graph.made_for(REFERENCE) != graph]
+        others = {graph.component: _opened(graph, files[graph.component]) for graph in formed}
+        agreement = compare_graphs(plan, source.model, pipeline, examples, others)
+        for session in others.values():
+            session.close()
         answers = compare_answers(plan, source.model, source.checkpoint.processor, pipeline, examples)
         judge(plan, agreement, answers)
         note(f"{answers.equal} of {answers.total} answers equal torch")
@@ -300,11 +325,17 @@ def _pack(
 
 
 def _pipeline(plan: Plan, source: Source, graphs: Sequence[Graph], files: dict[str, Path]) -> Pipeline:
-    """The graphs, opened from ``files`` on the reference backend."""
-    backend = find.backend(REFERENCE)
-    sessions = {graph.component: backend.open(graph, files[graph.component]) for graph in graphs}
-    engine = Engine(graphs, sessions, arranging(plan.family, plan.config))
+    """The graphs, opened from ``files`` on the reference backend, or in the form that is made for that."""
+    own = [graph.made_for(REFERENCE) for graph in graphs]
+    beside = [files[graph.component].with_name(Path(graph.file).name) for graph in own]
+    opened = [path if graph.forms else files[graph.component] for graph, path in zip(graphs, beside, strict=True)]
+    sessions = {graph.component: _opened(graph, path) for graph, path in zip(own, opened, strict=True)}
+    engine = Engine(own, sessions, arranging(plan.family, plan.config))
     return Pipeline(plan.family, plan.config, source.checkpoint.tokenizer, engine, plan.family.tasks(plan.config))
+
+
+def _opened(graph: Graph, path: Path) -> Session:
+    return find.backend(REFERENCE).open(graph, path)
 
 
 def _nodes(program: onnx_ir.Model) -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 
 from mmedge.backends._cache import UNSEEN
+from mmedge.core.family import Heads
 from mmedge.core.ports import CacheShape
 
 Pair: TypeAlias = tuple[torch.Tensor, torch.Tensor]
@@ -20,6 +21,9 @@ class GrowingCache:
     def __init__(self, pairs: Sequence[Pair]) -> None:
         self.pairs = list(pairs)
         self._past = pairs[0][0].shape[2]
+
+    def fused(self, *_: Any) -> None:
+        """Attention is spelled out."""
 
     def update(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> Pair:
         past_key, past_value = self.pairs[layer]
@@ -42,6 +46,48 @@ class GrowingCache:
         return torch.zeros(hidden.shape).masked_fill(hidden, torch.finfo(torch.float32).min)[None, None]
 
 
+class SharedCache:
+    """Written in place by ONNX Runtime's GroupQueryAttention, which can only be causal."""
+
+    def __init__(self, pairs: Sequence[Pair], last: torch.Tensor, total: torch.Tensor) -> None:
+        self.pairs = list(pairs)
+        self._steering = last, total
+
+    def update(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> Pair:
+        raise NotImplementedError("this cache is written by `fused`")
+
+    def bias(self, *_: Any, **__: Any) -> None:
+        return None
+
+    def fused(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor | None,
+        value: torch.Tensor | None,
+        heads: Heads,
+        tables: Pair | None = None,
+    ) -> torch.Tensor:
+        past = self.pairs[layer]
+        attributes = {
+            "num_heads": heads.queries,
+            "kv_num_heads": heads.keys,
+            "scale": heads.scale,
+            "softcap": heads.cap,
+            "local_window_size": heads.window or -1,
+            "do_rotary": int(tables is not None),
+        }
+        context, *self.pairs[layer] = torch.onnx.ops.symbolic_multi_out(
+            "com.microsoft::GroupQueryAttention",
+            (query, key, value, *past, *self._steering, *(tables or ())),
+            attributes,
+            dtypes=(torch.float32,) * 3,
+            shapes=((*query.shape[:2], heads.queries * heads.dim), past[0].shape, past[1].shape),
+            version=1,
+        )
+        return context
+
+
 class FixedCache:
     """New keys and values are written into slots, and what may be seen is an input.
 
@@ -55,6 +101,9 @@ class FixedCache:
         self._slots = torch.arange(pairs[0][0].shape[2])
         self._position = cache_position
         self._rows = self._slots - cache_position
+
+    def fused(self, *_: Any) -> None:
+        """Attention is spelled out."""
 
     def update(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> Pair:
         past_key, past_value = self.pairs[layer]
@@ -95,9 +144,11 @@ def _same(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
 
 def make_cache(
     shape: CacheShape, past: Sequence[torch.Tensor], steering: Sequence[torch.Tensor]
-) -> GrowingCache | FixedCache:
+) -> GrowingCache | FixedCache | SharedCache:
     """The kind that ``shape`` describes; ``past`` and ``steering`` in the order of its ports."""
     pairs = list(zip(past[::2], past[1::2], strict=True))
+    if shape.shared:
+        return SharedCache(pairs, *steering)
     return FixedCache(pairs, *steering) if shape.capacity else GrowingCache(pairs)
 
 

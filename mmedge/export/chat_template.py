@@ -7,7 +7,6 @@ out around these. Other conversations then show whether the strings say all that
 from __future__ import annotations
 
 from collections.abc import Sequence
-from os.path import commonprefix
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,7 +85,7 @@ def _cut(processor: Any, image_token: str) -> Slots:
     opening, between, later, _ = _split(rendered(Said(0, FIRST, ANSWER), Said(0, SECOND)), (FIRST, ANSWER, SECOND))
     if opening != before or not after.startswith(user_end) or not between.startswith(user_end):
         raise ModelError("the chat template writes the first turn of a conversation otherwise when others follow")
-    user = commonprefix([opening[::-1], later[::-1]])[::-1]
+    user = opening[len(opening) - _alike(opening[::-1], later[::-1]) :]
     begin, answer_end = opening[: len(opening) - len(user)], later[: len(later) - len(user)]
     one, two = (rendered(Said(count, FIRST)).split(FIRST)[0] for count in (1, 2))
     if not one.startswith(begin) or image_token not in one:
@@ -106,6 +105,12 @@ def _cut(processor: Any, image_token: str) -> Slots:
         trims=f" {FIRST} " not in spaces,
         first=_added(processor, rendered(Said(0, FIRST))),
     )
+
+
+def _alike(one: str, other: str) -> int:
+    """How many characters they begin with alike."""
+    differing = (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return next(differing, min(len(one), len(other)))
 
 
 def _split(text: str, marks: Sequence[str]) -> list[str]:

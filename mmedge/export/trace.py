@@ -147,8 +147,9 @@ def _spell_ports(values: Sequence[onnx_ir.Value], ports: tuple[Port, ...]) -> No
 def sample_tensor(port: Port) -> torch.Tensor:
     """A deterministic tensor of the port's dtype and shape."""
     shape = [size if isinstance(size, int) else SAMPLE_SIZES.get(size, 4) for size in port.shape]
-    if port.dtype == "int64":
-        return torch.arange(shape[-1]).expand(*shape).clone()
+    if port.dtype.startswith("int"):
+        kind = getattr(torch, port.dtype)
+        return torch.arange(shape[-1], dtype=kind).expand(*shape).clone() if shape else torch.tensor(1, dtype=kind)
     if port.dtype == "bool":
         return torch.ones(*shape, dtype=torch.bool)
     generator = torch.Generator().manual_seed(0)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from mmedge.core.family import Cache, Component, Config, Insertion, Prompt, Request
+from mmedge.core.family import Cache, Component, Config, Heads, Insertion, Prompt, Request
 from mmedge.core.ports import CacheShape, Port, Span, Tensors
 from mmedge.errors import BundleError, InputError
 from mmedge.media.chat import Slots, pieces
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 TASKS = ("caption", "ask", "chat")
 CAPTION = "Describe the picture."
 """What a model is asked that can do anything and is told nothing."""
+
+MOST_ANGLES = 1 << 21
+"""Of a table of cosines, 8 MB."""
 
 FEATURES = "image_features"
 ROWS = "inputs_embeds"
@@ -85,6 +88,7 @@ def components(config: Config, vision: Component, decoder: Decoder) -> tuple[Com
             inputs=(rows, places, asked, *more),
             outputs=(Port("logits", "float32", (1, "asked", text["vocab_size"])),),
             cache=CacheShape(text["num_hidden_layers"], text["num_key_value_heads"], head_dim(text)),
+            causal=not decoder.blocks,
             sizes={"length": length, "total": Span(1, 256, positions), "asked": Span(1, 1, 1)},
         ),
     )
@@ -226,6 +230,7 @@ def read(
     """All layers: ``[1, length, width]`` to the same, before the last normalisation."""
     length, angles = hidden.shape[1], decoder.angles or plain_angles
     biases: dict[int, torch.Tensor] = {}
+    tables = tables_of(decoder, text)
     for index, layer in enumerate(text.layers):
         attention, offset = layer.self_attn, decoder.norm_offset
         window = window_of(attention)
@@ -233,7 +238,14 @@ def read(
             biases[window] = cache.bias(length, blocks=blocks, window=window, strict=decoder.strict_windows)
         turn = turns(text, angles(text, position_ids, index))
         attended = attend(
-            attention, normalised(layer.input_layernorm, hidden, offset), turn, cache, index, biases[window], offset
+            attention,
+            normalised(layer.input_layernorm, hidden, offset),
+            turn,
+            cache,
+            index,
+            biases[window],
+            offset,
+            tables,
         )
         if hasattr(layer, "pre_feedforward_layernorm"):  # Gemma 2 and 3 normalise what they add, too
             hidden = hidden + normalised(layer.post_attention_layernorm, attended, offset)
@@ -281,27 +293,60 @@ def attend(
     index: int,
     bias: torch.Tensor,
     norm_offset: float = 0.0,
+    tables: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """Attention of one layer to all that was read, ``[1, length, width]``."""
     import torch
 
     parts = (attention.q_proj, attention.k_proj, attention.v_proj)
     sizes = [part.out_features for part in parts]
-    split = joined(parts)(hidden).split(sizes, dim=-1)
-    query, key, value = (part.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2) for part in split)
+    heads, packed = heads_of(attention), joined(parts)(hidden)
+    if tables is not None and (context := cache.fused(index, packed, None, None, heads, tables)) is not None:
+        return attention.o_proj(context)
+    query, key, value = (part.unflatten(-1, (-1, heads.dim)).transpose(1, 2) for part in packed.split(sizes, dim=-1))
     if hasattr(attention, "q_norm"):
         query = normalised(attention.q_norm, query, norm_offset)
         key = normalised(attention.k_norm, key, norm_offset)
     query, key = (torch.onnx.ops.rotary_embedding(part, *turn) for part in (query, key))
+    if (context := cache.fused(index, _flat(query), _flat(key), _flat(value), heads)) is not None:
+        return attention.o_proj(context)
     key, value = cache.update(index, key, value)
-    cap = getattr(attention, "attn_logit_softcapping", None)
-    if cap:
-        context = _capped_attention(query, key, value, bias, attention.scaling, cap)
+    if heads.cap:
+        context = _capped_attention(query, key, value, bias, heads.scale, heads.cap)
     else:
         context = torch.nn.functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=bias, scale=attention.scaling, enable_gqa=query.shape[1] != key.shape[1]
+            query, key, value, attn_mask=bias, scale=heads.scale, enable_gqa=heads.queries != heads.keys
         )
-    return attention.o_proj(context.transpose(1, 2).flatten(2))
+    return attention.o_proj(_flat(context))
+
+
+def heads_of(attention: Any) -> Heads:
+    """The form of a layer's attention."""
+    return Heads(
+        attention.q_proj.out_features // attention.head_dim,
+        attention.k_proj.out_features // attention.head_dim,
+        attention.head_dim,
+        attention.scaling,
+        window_of(attention),
+        float(getattr(attention, "attn_logit_softcapping", None) or 0),
+    )
+
+
+def tables_of(decoder: Decoder, text: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Cosines and sines of every position, ``[positions, head_dim / 2]``; None where they do not follow from the order
+    of the tokens alone, or are too many to be kept."""
+    import torch
+
+    if decoder.angles or hasattr(text.layers[0].self_attn, "q_norm"):
+        return None
+    positions = torch.arange(text.config.max_position_embeddings)[None]
+    angles = plain_angles(text, positions, 0)[0]
+    return turns(text, angles) if angles.numel() <= MOST_ANGLES else None
+
+
+def _flat(part: torch.Tensor) -> torch.Tensor:
+    """``[1, heads, length, head_dim]`` to ``[1, length, heads * head_dim]``."""
+    return part.transpose(1, 2).flatten(2)
 
 
 def feed(mlp: Any, hidden: torch.Tensor) -> torch.Tensor:

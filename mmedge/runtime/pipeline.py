@@ -286,11 +286,13 @@ def open_pipeline(bundle: Bundle, *, backend: str | None = None, threads: int = 
     tokenizer = Tokenizer(bundle.read(manifest.assets["tokenizer"]), clean_up_spaces=tidy)
 
     def open_graph(graph: Graph, chosen: Backend) -> Session:
-        return chosen.open(graph, ready(bundle, graph, chosen), threads, manifest.target.options)
+        own = graph.made_for(chosen.name)
+        return chosen.open(own, ready(bundle, own, chosen), threads, manifest.target.options)
 
     engines, sessions = open_chosen(bundle, backend, open_graph)
-    engine = Engine(manifest.graphs, sessions, arranging(family, manifest.config))
     backends = {component: engine.name for component, engine in engines.items()}
+    graphs = [graph.made_for(backends[graph.component]) for graph in manifest.graphs]
+    engine = Engine(graphs, sessions, arranging(family, manifest.config))
     return Pipeline(family, manifest.config, tokenizer, engine, manifest.tasks, backends)
 
 
