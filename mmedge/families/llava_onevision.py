@@ -177,7 +177,8 @@ def _scaled(grid: np.ndarray, axis: int, length: int) -> np.ndarray:
     places = np.maximum(places - np.float32(0.5), 0)
     low = places.astype(np.int64)
     share = np.expand_dims(places - low.astype(np.float32), tuple(range(1, grid.ndim - axis)))
-    return grid.take(low, axis) * (1 - share) + grid.take(np.minimum(low + 1, whole - 1), axis) * share
+    scaled: np.ndarray = grid.take(low, axis) * (1 - share) + grid.take(np.minimum(low + 1, whole - 1), axis) * share
+    return scaled
 
 
 # What follows runs only while exporting, on the modules of `transformers`.
