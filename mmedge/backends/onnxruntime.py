@@ -125,6 +125,13 @@ class OnnxRuntimeSession:
             self._cache.take(values[len(self._outputs) :], length)
         return {name: values[self._outputs.index(name)].numpy() for name in names}
 
+    def keep(self, length: int) -> bool:
+        """Forget all but the first ``length`` tokens, where the cache is shared with its attention."""
+        if not isinstance(self._cache, _Shared):
+            return False
+        self._cache.keep(length)
+        return True
+
     def providers(self) -> list[str]:
         """Who computes, as ONNX Runtime says after opening."""
         return [str(name) for name in self._running().get_providers()]

@@ -43,6 +43,15 @@ class Session(Protocol):
         ...
 
 
+@runtime_checkable
+class Shortening(Protocol):
+    """A session whose cache can be shortened."""
+
+    def keep(self, length: int) -> bool:
+        """Forget all but the first ``length`` tokens; False where the cache cannot be shortened, and is as it was."""
+        ...
+
+
 class Backend(Protocol):
     """A way of running graphs; a file of ``mmedge/backends`` ends in ``BACKEND = ...``."""
 

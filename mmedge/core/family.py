@@ -128,6 +128,8 @@ class Insertion(Struct, frozen=True):
     component of the step makes it."""
     places: np.ndarray
     """int64 ``[rows]``: which tokens of the prompt."""
+    first: int = 0
+    """Row of the value that goes to the first place; those before are in the cache already."""
 
 
 class Prompt(Struct, frozen=True):

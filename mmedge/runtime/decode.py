@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 
 from mmedge.core.family import Insertion, Prompt
 from mmedge.core.ports import Tensors
@@ -23,6 +24,8 @@ class Reading(Struct, frozen=True):
     insertions: tuple[Insertion, ...] = ()
     along: Tensors = {}
     is_prompt: bool = False
+    asked: np.ndarray | None = None
+    """int64 ``[asked]``: places whose next token is wanted; the last unless given."""
 
 
 Step: TypeAlias = Callable[[Reading], int]
@@ -34,9 +37,11 @@ def picking(logits: Callable[[Reading], np.ndarray], pick: Pick) -> Step:
     return lambda reading: pick(logits(reading))
 
 
-def read_prompt(prompt: Prompt) -> Reading:
-    """All of a prompt, to be read at once."""
-    return Reading(prompt.tokens[None], _positions(prompt), prompt.insertions, prompt.along, is_prompt=True)
+def read_prompt(prompt: Prompt, read: int = 0) -> Reading:
+    """All of a prompt behind the first ``read`` tokens, to be read at once."""
+    along = {name: array[:, read:] for name, array in prompt.along.items()}
+    insertions = tuple(_behind(insertion, read) for insertion in prompt.insertions)
+    return Reading(prompt.tokens[None, read:], _positions(prompt)[..., read:], insertions, along, is_prompt=True)
 
 
 def read_answer(prompt: Prompt, tokens: np.ndarray, place: int) -> Reading:
@@ -47,16 +52,24 @@ def read_answer(prompt: Prompt, tokens: np.ndarray, place: int) -> Reading:
     return Reading(tokens[None], positions.copy())
 
 
-def decode(step: Step, prompt: Prompt, *, stop: tuple[int, ...] | None = None, limit: int) -> Iterator[int]:
-    """Yield tokens until one of ``stop``, those of the prompt unless given, or ``limit`` of them."""
+def decode(
+    step: Step, prompt: Prompt, *, stop: tuple[int, ...] | None = None, limit: int, read: int = 0
+) -> Iterator[int]:
+    """Yield tokens until one of ``stop``, those of the prompt unless given, or ``limit`` of them. ``read`` tokens of
+    the prompt are in the cache already."""
     ends = prompt.stop if stop is None else stop
-    reading = read_prompt(prompt)
+    reading = read_prompt(prompt, read)
     for place in range(limit):
         token = step(reading)
         if token in ends:
             return
         yield token
         reading = read_answer(prompt, np.array([token], np.int64), place)
+
+
+def _behind(insertion: Insertion, read: int) -> Insertion:
+    left = insertion.places >= read
+    return replace(insertion, places=insertion.places[left] - read, first=int((~left).sum()))
 
 
 def _positions(prompt: Prompt) -> np.ndarray:

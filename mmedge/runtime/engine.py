@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
+from msgspec.structs import replace
 
-from mmedge.core.backend import Session
+from mmedge.core.backend import Session, Shortening
 from mmedge.core.bundle import Graph
 from mmedge.core.family import STEP_INPUTS, Config, Family, Insertion, Prompt
 from mmedge.core.ports import Port, Tensors
 from mmedge.errors import BundleError, InputError
 from mmedge.runtime.decode import Reading
+from mmedge.runtime.memory import Features, Mark, alike, marks
 from mmedge.runtime.pick import greedy
 
 ENDS = ("logits", "token")
@@ -25,7 +27,14 @@ Arrange = Callable[[Prompt, list[Tensors]], Tensors]
 class Engine:
     """Graphs that run once an answer, and those that run at each of its steps."""
 
-    def __init__(self, graphs: Iterable[Graph], sessions: dict[str, Session], arrange: Arrange | None = None) -> None:
+    def __init__(
+        self,
+        graphs: Iterable[Graph],
+        sessions: dict[str, Session],
+        arrange: Arrange | None = None,
+        *,
+        remember: bool = False,
+    ) -> None:
         self.graphs = tuple(graphs)
         self.sessions = sessions
         self.each_step = tuple(graph for graph in self.graphs if graph.cache or _reads(graph, STEP_INPUTS))
@@ -33,13 +42,22 @@ class Engine:
         self.once = tuple(graph for graph in self.graphs if graph not in self.each_step)
         self._arrange = arrange or _put_together
         self._seen: Tensors = {}
+        self._features = Features() if remember else None
+        self._remember = remember
+        self._read: list[Mark] = []
+        """What the cache holds."""
+        self._coming: list[Mark] = []
+        """What of a prompt is to be read next."""
 
     def encode(self, prompt: Prompt) -> Tensors:
         """Run what runs once an answer: all values by name."""
         values = self._encode(prompt.feeds)
         if prompt.looks:
-            values |= self._arrange(prompt, [self._encode({**prompt.feeds, **look}) for look in prompt.looks])
+            values |= self._arrange(prompt, [self._look({**prompt.feeds, **look}) for look in prompt.looks])
         return values
+
+    def _look(self, feeds: Tensors) -> Tensors:
+        return self._features.of(feeds, self._encode) if self._features else self._encode(feeds)
 
     def _encode(self, feeds: Tensors) -> Tensors:
         values = dict(feeds)
@@ -48,8 +66,38 @@ class Engine:
                 values |= self.sessions[graph.component].run(_known(graph, values))
         return values
 
-    def begin(self, values: Tensors) -> None:
-        """Start an answer: empty the cache, hold what stays the same at every step."""
+    def begin(self, values: Tensors, prompt: Prompt | None = None) -> int:
+        """Start an answer: empty the cache, hold what stays the same at every step. Returns how many tokens of the
+        prompt the cache still holds from the answer before; 0 without ``prompt``."""
+        if prompt and self._remember and self._may_go_on(prompt):
+            coming = marks(prompt, values)
+            held = min(alike(self._read, coming), len(coming) - 1)
+            if held and self.keep(held):
+                self._seen, self._coming = values, coming[held:]
+                return held
+            self._coming = coming
+        self._reset(values)
+        return 0
+
+    def _may_go_on(self, prompt: Prompt) -> bool:
+        """Not where something is held besides the cache, or where tokens of the prompt see later ones."""
+        return not prompt.feeds and not prompt.along
+
+    def keep(self, length: int) -> bool:
+        """Forget all but the first ``length`` tokens that were read; False where an engine cannot."""
+        cached = [self.sessions[graph.component] for graph in self.each_step if graph.cache]
+        del self._read[length:]
+        return all(isinstance(session, Shortening) and session.keep(length) for session in cached)
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether tokens can be read on trial: the graph chooses after each of them, and the cache can be shortened."""
+        chosen = [port for graph in self.each_step for port in graph.outputs if port.name == "token"]
+        several = any(port.shape[1:] == ("asked",) for port in chosen)
+        return several and all(graph.cache is None or graph.cache.shared for graph in self.each_step)
+
+    def _reset(self, values: Tensors) -> None:
+        self._read = []
         made = {port.name for graph in self.each_step for port in graph.outputs}
         self._seen = values
         for graph in self.each_step:
@@ -67,12 +115,18 @@ class Engine:
             return int(self._step(reading, "token")[0, -1])
         return greedy(self.step(reading))
 
+    def choose_each(self, reading: Reading) -> np.ndarray:
+        """The most likely next token after each that is read, int64 ``[length]``."""
+        every = replace(reading, asked=np.arange(reading.tokens.shape[1]))
+        chosen: np.ndarray = self._step(every, "token")[0]
+        return chosen
+
     def _step(self, reading: Reading, wanted: str) -> np.ndarray:
         length = reading.tokens.shape[1]
         values: Tensors = {
             "input_ids": reading.tokens,
             "position_ids": reading.positions,
-            "logits_at": np.array([length - 1]),
+            "logits_at": np.array([length - 1]) if reading.asked is None else reading.asked,
             **reading.along,
         }
         for graph in self.each_step:
@@ -82,6 +136,7 @@ class Engine:
                 if insertion.into in feeds:
                     feeds[insertion.into] = _inserted(feeds[insertion.into], insertion, self._seen)
             values |= self.sessions[graph.component].run(feeds, outputs)
+        self._read += self._coming if reading.is_prompt else reading.tokens[0].tolist()
         return values[wanted]
 
     def _missing(self, graph: Graph, values: Tensors) -> Iterator[Port]:
@@ -116,7 +171,7 @@ def _inserted(base: np.ndarray, insertion: Insertion, seen: Tensors) -> np.ndarr
     """
     if insertion.value not in seen:
         raise BundleError(f"no graph of the bundle makes `{insertion.value}`")
-    rows = seen[insertion.value].reshape(-1, base.shape[-1])
+    rows = seen[insertion.value].reshape(-1, base.shape[-1])[insertion.first :]
     if len(rows) != len(insertion.places):
         raise InputError(
             f"the prompt has places for {len(insertion.places)} rows of `{insertion.value}`, the pictures give "

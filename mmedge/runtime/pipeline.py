@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from mmedge.core import find
 from mmedge.core.backend import Backend, Session
 from mmedge.core.bundle import Bundle, Graph, open_bundle
-from mmedge.core.family import Config, Family, Prompt, Request
+from mmedge.core.family import Config, Family, Prompt, Request, Turn
 from mmedge.core.names import shown
 from mmedge.core.ports import Tensors
 from mmedge.errors import BundleError, InputError, UsageError
@@ -26,6 +26,7 @@ from mmedge.media.text import StreamingDetokenizer, Tokenizer
 from mmedge.runtime.choose import open_chosen
 from mmedge.runtime.decode import Reading, decode, picking
 from mmedge.runtime.engine import Engine, arranging
+from mmedge.runtime.lookup import decode_ahead
 from mmedge.runtime.pick import Pick, greedy
 from mmedge.runtime.ready import ready
 
@@ -106,6 +107,8 @@ class Pipeline:
         engine: Engine,
         tasks: tuple[str, ...],
         backends: dict[str, str] | None = None,
+        *,
+        look_ahead: bool = True,
     ) -> None:
         self.family = family
         self.config = config
@@ -113,6 +116,8 @@ class Pipeline:
         self.engine = engine
         self.tasks = tasks
         self.backends = backends or {}
+        self.look_ahead = look_ahead
+        """Whether tokens are guessed from the text so far where the engine can check several at once."""
 
     def caption(
         self,
@@ -141,17 +146,18 @@ class Pipeline:
     def answer(
         self,
         task: str,
-        picture: Source,
+        pictures: Source | Sequence[Source],
         text: str | None = None,
         *,
+        earlier: tuple[Turn, ...] = (),
         pick: Pick = greedy,
         limit: int | None = None,
         show: Show | None = None,
         reject_animated: bool = False,
         clock: Clock | None = None,
     ) -> Answer:
-        """Read, look and answer; ``show`` sees each piece of text as soon as it is final. ``clock`` times the stages
-        for those who want to know more of them than the answer says.
+        """Read, look and answer; ``show`` sees each piece of text as soon as it is final. ``earlier`` is what was said
+        before. ``clock`` times the stages for those who want to know more of them than the answer says.
 
         Raises:
             InputError: the picture or the text cannot be used.
@@ -160,9 +166,10 @@ class Pipeline:
         if task not in self.tasks:
             raise UsageError(f"this bundle cannot `{task}`", hint=f"it can: {', '.join(self.tasks)}")
         clock = clock or Clock()
-        seen = _look(picture, clock, reject_animated)
+        given = (pictures,) if isinstance(pictures, (str, bytes, Path, np.ndarray)) else tuple(pictures)
+        seen = [look(picture, clock, reject_animated=reject_animated) for picture in given]
         with clock.stage("preprocess"):
-            prompt = self.prepare(Request(images=(seen.pixels,), text=text))
+            prompt = self.prepare(Request(tuple(picture.pixels for picture in seen), text, earlier))
         most = self._limit(prompt, limit)
         pieces: list[Piece] = []
         for piece in self.stream(prompt, pick=pick, limit=most, clock=clock):
@@ -175,7 +182,7 @@ class Pipeline:
             tokens=tokens,
             finish="length" if len(tokens) >= most else "stop",
             stages_ms=clock.stages_ms,
-            warnings=seen.warnings,
+            warnings=tuple(warning for picture in seen for warning in picture.warnings),
         )
 
     def prepare(self, request: Request) -> Prompt:
@@ -225,15 +232,28 @@ class Pipeline:
 
     def _tokens(self, prompt: Prompt, values: Tensors, pick: Pick, limit: int, clock: Clock) -> Iterator[int]:
         with clock.stage("prefill"):
-            self.engine.begin(values)
-
+            read = self.engine.begin(values, prompt)
+        if pick is greedy and self.look_ahead and self.engine.looks_ahead:
+            yield from self._ahead(prompt, limit, read, clock)
+            return
         choose = self.engine.choose if pick is greedy else picking(self.engine.step, pick)
 
         def step(reading: Reading) -> int:
             with clock.stage("prefill" if reading.is_prompt else "decode_loop"):
                 return choose(reading)
 
-        yield from decode(step, prompt, limit=limit)
+        yield from decode(step, prompt, limit=limit, read=read)
+
+    def _ahead(self, prompt: Prompt, limit: int, read: int, clock: Clock) -> Iterator[int]:
+        tokens = decode_ahead(self.engine, prompt, limit=limit, read=read)
+        stage = "prefill"
+        while True:
+            with clock.stage(stage):
+                token = next(tokens, None)
+            if token is None:
+                return
+            yield token
+            stage = "decode_loop"
 
     def _limit(self, prompt: Prompt, limit: int | None) -> int:
         room = prompt.capacity - len(prompt.tokens)
@@ -265,14 +285,18 @@ class Pipeline:
 
 
 def load(path: Path | str, *, backend: str | None = None, threads: int = 0) -> Pipeline:
-    """Open the bundle in the folder ``path`` on this device; see `open_pipeline`."""
-    return open_pipeline(open_bundle(Path(path)), backend=backend, threads=threads)
+    """Open the bundle in the folder ``path`` on this device; see `open_pipeline`. What it has seen it remembers: a
+    second question about a picture does not encode it again."""
+    return open_pipeline(open_bundle(Path(path)), backend=backend, threads=threads, remember=True)
 
 
-def open_pipeline(bundle: Bundle, *, backend: str | None = None, threads: int = 0) -> Pipeline:
+def open_pipeline(
+    bundle: Bundle, *, backend: str | None = None, threads: int = 0, remember: bool = False, look_ahead: bool = True
+) -> Pipeline:
     """Open a bundle's graphs, compiled first where the backend needs that.
 
     ``backend`` overrides the target's choice for every graph, and its fall-backs; ``threads`` 0 means all cores.
+    Features of pictures, and what the cache holds, are used again where they can be if it shall ``remember``.
 
     Raises:
         UsageError: no backend has this name, or there are fewer cores than ``threads``.
@@ -292,8 +316,8 @@ def open_pipeline(bundle: Bundle, *, backend: str | None = None, threads: int = 
     engines, sessions = open_chosen(bundle, backend, open_graph)
     backends = {component: engine.name for component, engine in engines.items()}
     graphs = [graph.made_for(backends[graph.component]) for graph in manifest.graphs]
-    engine = Engine(graphs, sessions, arranging(family, manifest.config))
-    return Pipeline(family, manifest.config, tokenizer, engine, manifest.tasks, backends)
+    engine = Engine(graphs, sessions, arranging(family, manifest.config), remember=remember)
+    return Pipeline(family, manifest.config, tokenizer, engine, manifest.tasks, backends, look_ahead=look_ahead)
 
 
 def _family_of(bundle: Bundle) -> Family:
@@ -310,7 +334,13 @@ def _check_threads(threads: int) -> None:
         raise UsageError(f"{threads} threads are asked for, this machine has {cores} cores", hint="0 means all cores")
 
 
-def _look(picture: Source, clock: Clock, reject_animated: bool) -> Picture:
+def look(picture: Source, clock: Clock | None = None, *, reject_animated: bool = False) -> Picture:
+    """Read and decode a picture.
+
+    Raises:
+        InputError: it cannot be used.
+    """
+    clock = clock or Clock()
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
             raise InputError(f"a picture as an array is uint8 [height, width, 3], got {picture.dtype} {picture.shape}")

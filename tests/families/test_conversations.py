@@ -134,3 +134,37 @@ def test_pictures_are_prepared_as_the_checkpoint_does(exported):
             for got, want in zip(looks, wanted, strict=True):
                 for name in want:
                     np.testing.assert_allclose(got[name], want[name], atol=1e-6, err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_second_question_about_a_picture_reads_only_what_is_new(exported):
+    family, checkpoint, model, bundle = exported
+    first = Request((LANDSCAPE,), "What is it?")
+    with mmedge.load(bundle, backend="onnxruntime") as pipeline:
+        runs = counted(pipeline.engine.sessions)
+        list(pipeline.stream(pipeline.prepare(first), limit=4))
+        seen, read = len(runs["vision"]), sum(runs["embed"])
+        for question in ("And what else?", "Why?"):
+            request = Request((), question, (Turn((LANDSCAPE,), "What is it?", "a thing"),))
+            prompt = pipeline.prepare(request)
+            got = [piece.token for piece in pipeline.stream(prompt, limit=LIMIT) if piece.token is not None]
+            assert got == family.generate(model, checkpoint.processor, request, LIMIT)
+        assert len(runs["vision"]) == seen
+        shared_cache = any(graph.cache and graph.cache.shared for graph in pipeline.engine.graphs)
+        assert not shared_cache or sum(runs["embed"]) - read < len(prompt.tokens)
+
+
+def counted(sessions):
+    """Lengths of what sessions run, from now on."""
+    runs = {name: [] for name in sessions}
+
+    def counting(name, run):
+        def counted_run(feeds, outputs=None):
+            runs[name].append(next(iter(feeds.values())).shape[-1])
+            return run(feeds, outputs)
+
+        return counted_run
+
+    for name, session in sessions.items():
+        session.run = counting(name, session.run)
+    return runs
