@@ -22,8 +22,11 @@ CONSTRAINTS = ROOT / ".ci" / "constraints.txt"
 
 
 def command(name: str, work: Path = WORK) -> tuple[str, ...]:
-    """What starts the worker of a peer, its environment made first where that is needed."""
-    return str(python_of(name, work)), str(script_of(name))
+    """What starts the worker of a peer, its environment made first where that is needed.
+
+    Workers are told by variables to import what their parent would import: this one is to hear nothing of that.
+    """
+    return str(python_of(name, work)), "-E", str(script_of(name))
 
 
 def python_of(name: str, work: Path = WORK) -> Path:

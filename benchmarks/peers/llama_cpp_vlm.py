@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import ctypes
 import io
-import json
 import runpy
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import environment
+from prompts import read_prompt, write_prompt
 from stages import Stages
 
 from mmedge.errors import BackendError, UsageError
@@ -34,7 +34,6 @@ VISION = "f16"
 CONTEXT = 1024
 """Tokens that the cache is for, as many as the longest prompt and answer of the benchmark need."""
 BATCH = 512
-QUESTION = "QUESTION"
 
 
 class LlamaCpp:
@@ -47,7 +46,7 @@ class LlamaCpp:
         self.backends: dict[str, str] = {}
         self.software = {"llama-cpp-python": version("llama-cpp-python")}
         self.library, self.pictures = llama_cpp, mtmd_cpp
-        self.prompt: dict[str, str] = json.loads((folder / "prompt.json").read_text())
+        self.prompt = read_prompt(folder / "prompt.json")
         llama_cpp.llama_backend_init()
         self.model = _made(
             llama_cpp.llama_model_load_from_file(
@@ -82,7 +81,7 @@ class LlamaCpp:
         stages.begin("decode")
         image = Image.open(io.BytesIO(picture)).convert("RGB")
         stages.begin("preprocess")
-        before, after = self.tokens_of(self.prompt["before"]), self.tokens_of(self.prompt["after"], text or "")
+        before, after = self.tokens_of(self.prompt.before), self.tokens_of(self.prompt.after_asked(text or ""))
         chunks = self.chunks_of(image)
         whole = self.whole_picture(chunks)
         stages.begin("encode")
@@ -156,10 +155,10 @@ class LlamaCpp:
         kind = self.pictures.MTMD_INPUT_CHUNK_TYPE_IMAGE
         return [chunk for chunk in every if self.pictures.mtmd_input_chunk_get_type(chunk) == kind][-1]
 
-    def tokens_of(self, template: str, question: str = "") -> list[int]:
-        text = template.replace(QUESTION, question).encode()
-        room = (self.library.llama_token * (len(text) + 8))()
-        count = self.library.llama_tokenize(self.words, text, len(text), room, len(room), False, True)
+    def tokens_of(self, text: str) -> list[int]:
+        data = text.encode()
+        room = (self.library.llama_token * (len(data) + 8))()
+        count = self.library.llama_tokenize(self.words, data, len(data), room, len(room), False, True)
         return list(room[:count])
 
     def bytes_of(self, token: int) -> bytes:
@@ -233,20 +232,6 @@ def convert(source: str, *arguments: str) -> None:
     base.TextModel.get_vocab_base_pre = lambda *_: "smollm"
     sys.argv = ["convert_hf_to_gguf.py", *arguments]
     runpy.run_path(f"{source}/convert_hf_to_gguf.py", run_name="__main__")
-
-
-def write_prompt(checkpoint: str, target: str) -> None:
-    """The texts before and after the picture, as the processor of the checkpoint writes them."""
-    from PIL import Image
-    from transformers import AutoConfig, AutoProcessor
-
-    processor = AutoProcessor.from_pretrained(checkpoint)
-    content = [{"type": "image"}, {"type": "text", "text": QUESTION}]
-    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-    ids = processor(text=text, images=[Image.new("RGB", (512, 512))])["input_ids"][0]
-    rows = [place for place, token in enumerate(ids) if token == AutoConfig.from_pretrained(checkpoint).image_token_id]
-    before, after = processor.tokenizer.decode(ids[: rows[0]]), processor.tokenizer.decode(ids[rows[-1] + 1 :])
-    Path(target).write_text(json.dumps({"before": before, "after": after}, indent=2) + "\n")
 
 
 def opener(folder: Path, *, backend: str | None, threads: int) -> LlamaCpp:

@@ -17,9 +17,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-# Of another build than torch without CUDA, so that importing it fails: "operator torchvision::nms does not exist".
-sys.modules["torchvision"] = None  # type: ignore[assignment]
-
 from generating import Generating
 
 from mmedge.profiling.worker import main
@@ -29,6 +26,7 @@ GROUP = 64
 
 
 def opener(folder: Path, *, backend: str | None, threads: int) -> Generating:
+    hide_torchvision()
     from optimum.intel import OVModelForVisualCausalLM
     from transformers import AutoProcessor
 
@@ -38,21 +36,24 @@ def opener(folder: Path, *, backend: str | None, threads: int) -> Generating:
     return Generating(AutoProcessor.from_pretrained(folder), model, (model, "get_vision_embeddings"), software)
 
 
-def make(checkpoint: Path, folder: Path, bits: int) -> None:
-    from optimum.exporters.openvino.__main__ import main_export
-    from optimum.intel import OVConfig, OVWeightQuantizationConfig
-    from transformers import AutoProcessor
+def hide_torchvision() -> None:
+    """It is of another build than torch without CUDA, and fails: "operator torchvision::nms does not exist"."""
+    sys.modules["torchvision"] = None  # type: ignore[assignment]
 
-    group = {} if bits == 8 else {"group_size": GROUP}
-    weights = OVWeightQuantizationConfig(bits=bits, **group)
-    config = OVConfig(quantization_config=weights)
-    task = "image-text-to-text"
-    main_export(str(checkpoint), folder, task=task, ov_config=config, convert_tokenizer=True)
-    AutoProcessor.from_pretrained(checkpoint).save_pretrained(folder)
+
+def make(checkpoint: str, folder: str, bits: str) -> None:
+    """With the command that its documentation shows."""
+    hide_torchvision()
+    from optimum.commands.optimum_cli import main as command
+
+    group = [] if bits == "8" else ["--group-size", str(GROUP)]
+    options = ["--task", "image-text-to-text", "--weight-format", f"int{bits}", *group]
+    sys.argv = ["optimum-cli", "export", "openvino", "--model", checkpoint, *options, folder]
+    command()
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "make":
-        make(Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))
+        make(*sys.argv[2:])
     else:
         main(opener)
