@@ -163,7 +163,7 @@ def save_model(config: Any, folder: Path, tokenizer: PreTrainedTokenizerFast, eo
 
 
 def publish(folder: Path, pixels: Any, processor: dict[str, Any], tokenizer_class: str) -> None:
-    """The files as they were before version 5 of `transformers`, which published checkpoints have and everyone reads."""
+    """The files as they were before version 5 of `transformers`: as published checkpoints have them."""
     pixels.save_pretrained(folder)
     write_json(folder / "processor_config.json", processor)
     config = read_json(folder / "config.json")

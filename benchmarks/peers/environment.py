@@ -3,7 +3,8 @@
     python benchmarks/peers/environment.py transformers_blip
 
 Made under ``benchmarks/.work/peers`` from the peer's ``.txt`` and mmedge without extras, within the constraints of this
-repository, or those of ``NAME.constraints`` for a peer that needs other versions; made anew when one of these changes.
+repository, or those of ``NAME.constraints`` for a peer that needs other versions; made anew when one of these changes,
+or what mmedge itself depends on.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import subprocess
 import sys
 import venv
 from pathlib import Path
+
+import tomllib
 
 ROOT = Path(__file__).resolve().parents[2]
 PEERS = ROOT / "benchmarks" / "peers"
@@ -64,9 +67,9 @@ def _constraints_of(name: str) -> Path:
 def _digest(name: str) -> str:
     """Of all that decides what is installed."""
     script_of(name)
-    files = (_requirements_of(name), _constraints_of(name), ROOT / "pyproject.toml")
-    content = b"\0".join(file.read_bytes() for file in files) + sys.version.encode()
-    return hashlib.sha256(content).hexdigest()
+    own = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    texts = (_requirements_of(name).read_text(), _constraints_of(name).read_text(), *own, sys.version)
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
 def main() -> None:

@@ -2,9 +2,9 @@
 
     python onnxruntime_genai_vlm.py make CHECKPOINT FOLDER int4
 
-makes what the worker opens, with the builder that comes with it. The builder of version 0.18.0 says of SmolVLM,
-Idefics3, LLaVA-OneVision, InternVL and Qwen2-VL: "NotImplementedError: The ... model is not currently supported.". So the
-language model is saved as a checkpoint of its own first, and reads as many tokens as the others: where they have rows of
+makes what the worker opens, with the builder that comes with it. That of version 0.18.0 says of SmolVLM, Idefics3,
+LLaVA-OneVision, InternVL and Qwen2-VL: "NotImplementedError: The ... model is not currently supported.". So the
+language model is saved as a checkpoint of its own, and reads as many tokens as the others do: where they have rows of
 a picture, it has the token that stands for one. Its time to the first token is without the picture's.
 """
 
