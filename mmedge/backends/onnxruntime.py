@@ -132,6 +132,18 @@ class OnnxRuntimeSession:
         self._cache.keep(length)
         return True
 
+    def select(self, begin: int, end: int) -> bool:
+        """Read and write these rows of the cache, for as many answers at once; False where it has but one."""
+        if not isinstance(self._cache, _Shared):
+            return False
+        self._cache.select(begin, end)
+        return True
+
+    def move(self, old: int, new: int) -> None:
+        """Put what row ``old`` of the cache holds in place of row ``new``."""
+        assert isinstance(self._cache, _Shared)
+        self._cache.move(old, new)
+
     def providers(self) -> list[str]:
         """Who computes, as ONNX Runtime says after opening."""
         return [str(name) for name in self._running().get_providers()]
@@ -171,9 +183,10 @@ class _Growing:
 
 
 class _Shared:
-    """A cache that attention writes in place: the same buffers, bound once, are ``past.*`` and ``present.*``.
+    """A cache that attention writes in place: the same buffers are ``past.*`` and ``present.*``.
 
-    They begin with room for `ROOM` tokens beyond the first that are read, and grow by half when they are full.
+    They have a row for each of several answers, of which the ``selected`` are read and written; at first one. They
+    begin with room for `ROOM` tokens beyond the first that are read, and grow by half when they are full.
     """
 
     def __init__(self, shape: CacheShape, device: str) -> None:
@@ -181,43 +194,59 @@ class _Shared:
         self._names = [(past.name, present.name) for past, present in zip(shape.past(), shape.present(), strict=True)]
         self._device = device
         self._buffers: list[np.ndarray] = []
-        self._slots = self._used = 0
-        self._bound: Any = None
+        self._slots = 0
+        self.reset()
 
     def reset(self) -> None:
-        self._used, self._bound = 0, None
+        self._used = np.zeros(1, np.int32)
+        self._selected = slice(0, 1)
+        self._bound: Any = None
 
     def keep(self, length: int) -> None:
-        self._used = min(self._used, length)
+        used = self._used[self._selected]
+        np.minimum(used, length, out=used)
+
+    def select(self, begin: int, end: int) -> None:
+        """Read and write these rows; new ones are empty."""
+        if end > len(self._used):
+            self._used = np.concatenate([self._used, np.zeros(end - len(self._used), np.int32)])
+        self._selected, self._bound = slice(begin, end), None
+
+    def move(self, old: int, new: int) -> None:
+        """Put what row ``old`` holds in place of row ``new``."""
+        used = self._used[old]
+        for buffer in self._buffers:
+            buffer[new, :, :used] = buffer[old, :, :used]
+        self._used[new] = used
 
     def steer(self, length: int) -> Tensors:
-        last = self._used + length - 1
-        return {
-            "seqlens_k": np.array([last], np.int32),
-            "total_sequence_length": np.array(last + 1, np.int32),
-        }
+        last = self._used[self._selected] + np.int32(length - 1)
+        return {"seqlens_k": last, "total_sequence_length": np.array(last.max() + 1, np.int32)}
 
     def bind(self, binding: Any, length: int) -> None:
-        if self._used + length > self._slots:
-            self._grow(self._used + length)
+        needed = int(self._used[self._selected].max()) + length
+        if needed > self._slots or len(self._used) > len(self._buffers[0]):
+            self._grow(needed)
         elif self._bound is binding:
             return
-        values = [_value(buffer, self._device) for buffer in self._buffers]
-        for (past, present), value in zip(self._names, values, strict=True):
+        for (past, present), buffer in zip(self._names, self._buffers, strict=True):
+            value = _value(buffer[self._selected], self._device)
             binding.bind_ortvalue_input(past, value)
             binding.bind_ortvalue_output(present, value)
         self._bound = binding
 
     def _grow(self, needed: int) -> None:
-        self._slots = -(-max(needed + ROOM, self._slots * 3 // 2) // ROOM) * ROOM
-        size = (1, self._shape.heads, self._slots, self._shape.head_dim)
+        if needed > self._slots:
+            self._slots = -(-max(needed + ROOM, self._slots * 3 // 2) // ROOM) * ROOM
+        size = (len(self._used), self._shape.heads, self._slots, self._shape.head_dim)
         grown = [np.empty(size, self._shape.dtype) for _ in self._names]
         for new, old in zip(grown, self._buffers, strict=False):
-            new[:, :, : self._used] = old[:, :, : self._used]
+            held = int(self._used.max())
+            new[: len(old), :, :held] = old[:, :, :held]
         self._buffers = grown
 
     def take(self, values: list[Any], length: int) -> None:
-        self._used += length
+        self._used[self._selected] += length
 
 
 class _Fixed(HostCache):

@@ -52,6 +52,20 @@ class Shortening(Protocol):
         ...
 
 
+@runtime_checkable
+class Batching(Protocol):
+    """A session whose cache has rows, one for each of several answers that are read at once."""
+
+    def select(self, begin: int, end: int) -> bool:
+        """Read and write the rows from ``begin`` to ``end``, new ones empty, at the runs that follow: inputs have as
+        many rows. False where the cache has but one. A reset selects the first."""
+        ...
+
+    def move(self, old: int, new: int) -> None:
+        """Put what row ``old`` holds in place of row ``new``."""
+        ...
+
+
 class Backend(Protocol):
     """A way of running graphs; a file of ``mmedge/backends`` ends in ``BACKEND = ...``."""
 

@@ -40,6 +40,7 @@ class Form(Struct, frozen=True, forbid_unknown_fields=True):
     """The same component spelled for one engine alone; what it shares with the graph it reads from the same file."""
 
     file: str
+    inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     cache: CacheShape
 
@@ -65,7 +66,7 @@ class Graph(Struct, frozen=True, forbid_unknown_fields=True):
         """As the backend reads it."""
         if (form := self.forms.get(backend)) is None:
             return self
-        return replace(self, file=form.file, outputs=form.outputs, cache=form.cache, forms={})
+        return replace(self, file=form.file, inputs=form.inputs, outputs=form.outputs, cache=form.cache, forms={})
 
     @property
     def role(self) -> str:
@@ -234,7 +235,7 @@ def _check_graph(graph: Graph, files: dict[str, File]) -> None:
         if not is_plain_name(backend) or not form.file.endswith(".onnx"):
             raise ValueError(f"{what} has a form for `{shown(backend)}` that cannot be used")
         _check_listed(form.file, what, files)
-        for port in form.outputs:
+        for port in (*form.inputs, *form.outputs):
             _check_port(port, what)
         _check_cache(form.cache, what)
     for profile in graph.profiles:

@@ -35,9 +35,9 @@ class CacheShape(Struct, frozen=True, forbid_unknown_fields=True):
 
     It grows with every step; or, with a ``capacity``, it is of that fixed length from the start, and each step writes
     its keys and values into the slots from ``cache_position`` on. A fixed cache never moves, so that an engine can
-    keep its addresses and replay a recorded step. A ``shared`` one is of any length from the start, and an attention of
-    the engine's own writes it in place: past and present are the same memory. The names are the same in every decoder
-    graph, so backends need no other description of the cache.
+    keep its addresses and replay a recorded step. A ``shared`` one is of any length from the start, for one or several
+    answers at once, and an attention of the engine's own writes it in place: past and present are the same memory. The
+    names are the same in every decoder graph, so backends need no other description of the cache.
     """
 
     layers: int
@@ -61,18 +61,18 @@ class CacheShape(Struct, frozen=True, forbid_unknown_fields=True):
 
         Of a fixed one, ``cache_position`` int64 ``[1]`` is the slot of the first new key, ``attention_bias`` float32
         ``[1, 1, length, capacity]`` is added to the attention scores: 0 where a token looks, -6,000 elsewhere. Of a
-        shared one, ``seqlens_k`` int32 ``[1]`` is the slot of the last new key, and ``total_sequence_length`` int32
-        the number of slots in use with the new ones.
+        shared one, ``seqlens_k`` int32 ``[batch]`` is the slot of each answer's last new key, and
+        ``total_sequence_length`` int32 the number of slots that the longest uses with it.
         """
         if self.shared:
-            return Port("seqlens_k", "int32", (1,)), Port("total_sequence_length", "int32", ())
+            return Port("seqlens_k", "int32", ("batch",)), Port("total_sequence_length", "int32", ())
         if not self.capacity:
             return ()
         bias = Port("attention_bias", "float32", (1, 1, "length", self.capacity))
         return Port("cache_position", "int64", (1,)), bias
 
     def _ports(self, prefix: str, length: int | str) -> tuple[Port, ...]:
-        shape = (1, self.heads, length, self.head_dim)
+        shape = ("batch" if self.shared else 1, self.heads, length, self.head_dim)
         names = (f"{prefix}.{layer}.{part}" for layer in range(self.layers) for part in ("key", "value"))
         return tuple(Port(name, self.dtype, shape) for name in names)
 

@@ -22,6 +22,7 @@ from onnxscript.optimizer import fold_constants
 from mmedge.core.bundle import Form, Graph
 from mmedge.core.family import Component
 from mmedge.core.plan import Plan
+from mmedge.core.ports import Port
 from mmedge.export.decoder import TOKEN, choose_token
 from mmedge.export.spelling import UNLIMITED
 from mmedge.export.tidy import tidy, write
@@ -56,11 +57,12 @@ def trace_form(component: Component, model: torch.nn.Module, path: Path, opset: 
 
 def with_form(graph: Graph, component: Component) -> Graph:
     """The manifest's entry of a graph that has one."""
-    token = msgspec.structs.replace(TOKEN, shape=component.outputs[0].shape[:2])
-    cache = _shared(component).cache
-    assert cache is not None
+    shared = _shared(component)
+    token = msgspec.structs.replace(TOKEN, shape=shared.outputs[0].shape[:2])
+    assert shared.cache is not None
     file = f"graphs/{component.name}.{ENGINE}.onnx"
-    return msgspec.structs.replace(graph, forms={ENGINE: Form(file, (token, *graph.outputs), cache)})
+    form = Form(file, shared.inputs, (token, *shared.outputs), shared.cache)
+    return msgspec.structs.replace(graph, forms={ENGINE: form})
 
 
 def share_weights(form: Path, plain: Path) -> None:
@@ -88,8 +90,22 @@ def share_weights(form: Path, plain: Path) -> None:
 
 
 def _shared(component: Component) -> Component:
+    """With its cache shared, for several answers at once."""
     assert component.cache is not None
-    return replace(component, cache=msgspec.structs.replace(component.cache, shared=True))
+    return replace(
+        component,
+        cache=msgspec.structs.replace(component.cache, shared=True),
+        inputs=tuple(_of_several(port) for port in component.inputs),
+        outputs=tuple(_of_several(port) for port in component.outputs),
+    )
+
+
+def _of_several(port: Port) -> Port:
+    """For one answer the first axis is 1, or of positions with several axes the one before the last."""
+    axis = len(port.shape) - 2 if port.name == "position_ids" else 0
+    if len(port.shape) < 2 or port.shape[axis] != 1:
+        return port
+    return msgspec.structs.replace(port, shape=(*port.shape[:axis], "batch", *port.shape[axis + 1 :]))
 
 
 def _weights(program: onnx_ir.Model) -> Iterator[tuple[bytes, onnx_ir.ExternalTensor]]:

@@ -28,7 +28,7 @@ from mmedge.export.naming import name_nodes
 ATTENTION_OPSET = 23
 """Attention is one operator from here on."""
 
-SAMPLE_SIZES = {"past": 3, "total": 7, "asked": 2}
+SAMPLE_SIZES = {"past": 3, "total": 7, "asked": 2, "batch": 3}
 """Sizes that vary are traced with numbers found nowhere else in a model, so that none is taken for a constant."""
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 from msgspec.structs import replace
 
-from mmedge.core.backend import Session, Shortening
+from mmedge.core.backend import Batching, Session, Shortening
 from mmedge.core.bundle import Graph
 from mmedge.core.family import STEP_INPUTS, Config, Family, Insertion, Prompt
 from mmedge.core.ports import Port, Tensors
@@ -121,6 +121,50 @@ class Engine:
         chosen: np.ndarray = self._step(every, "token")[0]
         return chosen
 
+    @property
+    def goes_together(self) -> bool:
+        """Whether several answers can go on at once: the graph chooses their tokens, and the cache has rows."""
+        return self.looks_ahead and all(
+            graph.cache is None or isinstance(self.sessions[graph.component], Batching) for graph in self.each_step
+        )
+
+    def begin_row(self, row: int, values: Tensors) -> None:
+        """Start the answer in this row of the cache; the first empties all of it."""
+        if not row:
+            self._reset(values)
+        self._seen = values
+        self.select(row, row + 1)
+
+    def select(self, begin: int, end: int) -> None:
+        """The answers that the next steps belong to."""
+        self._read = []
+        for session in self._with_rows():
+            session.select(begin, end)
+
+    def move(self, old: int, new: int) -> None:
+        """Put the answer in row ``old`` in place of that in row ``new``."""
+        for session in self._with_rows():
+            session.move(old, new)
+
+    def _with_rows(self) -> Iterator[Batching]:
+        for graph in self.each_step:
+            session = self.sessions[graph.component]
+            if graph.cache and isinstance(session, Batching):
+                yield session
+
+    def choose_together(self, tokens: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """The most likely token after one more of each selected answer, int64 ``[answers]``; ``positions`` are int64
+        ``[..., 1, answers]``."""
+        values: Tensors = {"input_ids": tokens[None], "position_ids": positions, "logits_at": np.array([0])}
+        for graph in self.each_step:
+            outputs = [port.name for port in graph.outputs if port.name == "token" or port.name not in ENDS]
+            feeds = _known(graph, values)
+            feeds |= {port.name: _zeros(port, len(tokens)) for port in self._missing(graph, values)}
+            rows = {port.name: _as_rows(port, feeds[port.name]) for port in graph.inputs if port.name in feeds}
+            values |= self.sessions[graph.component].run(rows, outputs)
+        chosen: np.ndarray = values["token"][:, -1]
+        return chosen
+
     def _step(self, reading: Reading, wanted: str) -> np.ndarray:
         length = reading.tokens.shape[1]
         values: Tensors = {
@@ -184,7 +228,16 @@ def _inserted(base: np.ndarray, insertion: Insertion, seen: Tensors) -> np.ndarr
 
 
 def _zeros(port: Port, length: int) -> np.ndarray:
-    return np.zeros([size if isinstance(size, int) else length for size in port.shape], port.dtype)
+    sizes = {"length": length}
+    return np.zeros([size if isinstance(size, int) else sizes.get(size, 1) for size in port.shape], port.dtype)
+
+
+def _as_rows(port: Port, tensor: np.ndarray) -> np.ndarray:
+    """What was made for tokens of one answer, ``[1, length]``, as tokens of as many answers, ``[batch, 1]``."""
+    if "batch" not in port.shape:
+        return tensor
+    axis = port.shape.index("batch")
+    return np.swapaxes(tensor, axis, axis + 1)
 
 
 def _reads(graph: Graph, names: tuple[str, ...]) -> bool:

@@ -29,6 +29,7 @@ from mmedge.runtime.engine import Engine, arranging
 from mmedge.runtime.lookup import decode_ahead
 from mmedge.runtime.pick import Pick, greedy
 from mmedge.runtime.ready import ready
+from mmedge.runtime.together import decode_together
 
 Source: TypeAlias = "Path | str | bytes | np.ndarray"
 """A picture: the path or the bytes of an encoded file, or pixels as uint8 ``[height, width, 3]`` RGB."""
@@ -163,8 +164,7 @@ class Pipeline:
             InputError: the picture or the text cannot be used.
             UsageError: the bundle cannot do this task.
         """
-        if task not in self.tasks:
-            raise UsageError(f"this bundle cannot `{task}`", hint=f"it can: {', '.join(self.tasks)}")
+        self._check_task(task)
         clock = clock or Clock()
         given = (pictures,) if isinstance(pictures, (str, bytes, Path, np.ndarray)) else tuple(pictures)
         seen = [look(picture, clock, reject_animated=reject_animated) for picture in given]
@@ -184,6 +184,48 @@ class Pipeline:
             stages_ms=clock.stages_ms,
             warnings=tuple(warning for picture in seen for warning in picture.warnings),
         )
+
+    def answer_together(
+        self, task: str, pictures: Sequence[Source], text: str | None = None, *, limit: int | None = None
+    ) -> list[Answer]:
+        """The same asked of each picture, all at once where the engine can (`goes_together`); the likeliest tokens.
+
+        Raises:
+            InputError: a picture or the text cannot be used.
+            UsageError: the bundle cannot do this task.
+        """
+        if not self.goes_together or len(pictures) < 2:
+            return [self.answer(task, picture, text, limit=limit) for picture in pictures]
+        self._check_task(task)
+        clock = Clock()
+        seen = [look(picture, clock) for picture in pictures]
+        with clock.stage("preprocess"):
+            prompts = [self.prepare(Request((picture.pixels,), text)) for picture in seen]
+        with clock.stage("encode"):
+            values = [self.engine.encode(prompt) for prompt in prompts]
+        limits = [self._limit(prompt, limit) for prompt in prompts]
+        with clock.stage("decode_loop"):
+            found = decode_together(self.engine, prompts, values, limits)
+        shares = {name: spent / len(pictures) for name, spent in clock.stages_ms.items()}
+        return [
+            Answer(
+                self.tokenizer.decode(tokens).strip(),
+                tuple(tokens),
+                "length" if len(tokens) >= most else "stop",
+                shares,
+                picture.warnings,
+            )
+            for tokens, most, picture in zip(found, limits, seen, strict=True)
+        ]
+
+    @property
+    def goes_together(self) -> bool:
+        """Whether several answers can go on at once, each step reading the weights once for all of them."""
+        return self.engine.goes_together
+
+    def _check_task(self, task: str) -> None:
+        if task not in self.tasks:
+            raise UsageError(f"this bundle cannot `{task}`", hint=f"it can: {', '.join(self.tasks)}")
 
     def prepare(self, request: Request) -> Prompt:
         """The request as the family's numbers.

@@ -168,3 +168,16 @@ def counted(sessions):
     for name, session in sessions.items():
         session.run = counting(name, session.run)
     return runs
+
+
+@pytest.mark.slow
+def test_several_answers_at_once_are_those_of_one_after_the_other(exported):
+    *_, bundle = exported
+    shown = [PORTRAIT, LANDSCAPE, TINY, SQUARE, picture(40, 40, 7)]
+    with mmedge.load(bundle, backend="onnxruntime") as pipeline:
+        one_by_one = [pipeline.answer("ask", each, "What is it?", limit=LIMIT) for each in shown]
+        for _ in range(2):
+            together = pipeline.answer_together("ask", shown, "What is it?", limit=LIMIT)
+            assert [answer.tokens for answer in together] == [answer.tokens for answer in one_by_one]
+            assert [answer.text for answer in together] == [answer.text for answer in one_by_one]
+        assert pipeline.answer("ask", TINY, "What is it?", limit=LIMIT).tokens == one_by_one[2].tokens
