@@ -193,17 +193,25 @@ def turns(visual: Any, patch_positions: torch.Tensor) -> tuple[torch.Tensor, tor
     return angles.cos(), angles.sin()
 
 
-def attended(
-    attention: Any, hidden: torch.Tensor, turn: tuple[torch.Tensor, torch.Tensor], bias: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Attention of every patch to every other, ``[1, patches, width]``; ``bias`` is added to the scores."""
+def attended(attention: Any, hidden: torch.Tensor, turn: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """Attention of every patch to every other, ``[1, patches, width]``."""
     import torch
 
-    split = attention.qkv(hidden).chunk(3, dim=-1)
-    query, key, value = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in split)
-    query, key = (torch.onnx.ops.rotary_embedding(part, *turn) for part in (query, key))
-    context = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+    query, key, value = heads(attention, attention.qkv(hidden), turn)
+    context = torch.nn.functional.scaled_dot_product_attention(query, key, value)
     return attention.proj(context.transpose(1, 2).flatten(2))
+
+
+def heads(
+    attention: Any, joined: torch.Tensor, turn: tuple[torch.Tensor, torch.Tensor]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Rotated query and key, and value, ``[batch, heads, patches, head_dim]``, of all three side by side."""
+    import torch
+
+    split = joined.chunk(3, dim=-1)
+    query, key, value = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in split)
+    rotate = torch.onnx.ops.rotary_embedding
+    return rotate(query, *turn), rotate(key, *turn), value
 
 
 def angles(axes: Callable[[Any], Sequence[int]]) -> Callable[[Any, torch.Tensor, int], torch.Tensor]:

@@ -6,12 +6,14 @@ Most layers of its vision tower let patches look no farther than the window they
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from mmedge.core.family import Component, Config, Family, Prompt, Request
-from mmedge.core.ports import Port, Tensors
+from mmedge.core.ports import Port, Span, Tensors
 from mmedge.families import _decoder_only as shared
 from mmedge.families import _qwen_vl as qwen
 
@@ -25,13 +27,37 @@ DECODER = shared.Decoder(
 )
 
 UNSEEN = -6000.0
-"""Added to the scores of what lies in another window; float16 has room for it."""
+"""Added to the scores of slots that hold no patch; float16 has room for it."""
 
 
 def components(config: Config) -> tuple[Component, ...]:
     """``vision`` of one picture, ``embed`` and ``decoder``."""
-    tower = qwen.tower(config, _see, inputs=(Port("windows", "int64", ("groups",)),))
+    side, patches = side_of_window(config), patches_of_group(config)
+    windows = (
+        Port("window_patches", "int64", ("windows", side**2 * patches)),
+        Port("window_bias", "float32", ("windows", side**2 * patches)),
+        Port("window_slots", "int64", ("groups", patches)),
+    )
+    tower = qwen.tower(config, _see, inputs=windows)
+    tower = replace(tower, sizes={**tower.sizes, "windows": windows_span(tower.sizes["groups"], side)})
     return shared.components(config, tower, DECODER)
+
+
+def patches_of_group(config: Config) -> int:
+    """In a square."""
+    return int(config["model"]["vision_config"]["spatial_merge_size"] ** 2)
+
+
+def side_of_window(config: Config) -> int:
+    """In groups."""
+    vision = config["model"]["vision_config"]
+    return int(vision["window_size"] // vision["patch_size"] // vision["spatial_merge_size"])
+
+
+def windows_span(groups: Span, side: int) -> Span:
+    """In how many windows so many groups lie: fewest in whole windows, most in a single row."""
+    fewest, most = -(-groups.smallest // side**2), -(-groups.largest // side)
+    return Span(fewest, min(math.ceil(math.sqrt(groups.usual) / side) ** 2, most), most)
 
 
 def prepare(config: Config, tokenizer: Tokenizer, request: Request) -> Prompt:
@@ -40,41 +66,85 @@ def prepare(config: Config, tokenizer: Tokenizer, request: Request) -> Prompt:
 
 
 def _told(config: Config, rows: int, columns: int) -> Tensors:
-    vision = config["model"]["vision_config"]
-    side = vision["window_size"] // vision["patch_size"] // vision["spatial_merge_size"]
-    return {"windows": windows(rows, columns, side)}
+    groups, slots = windows(rows, columns, side_of_window(config))
+    patches = patches_of_group(config)
+    bias = np.where(groups < 0, np.float32(UNSEEN), np.float32(0))
+    return {
+        "window_patches": _each(np.maximum(groups, 0), patches).reshape(len(groups), -1),
+        "window_bias": bias.repeat(patches, axis=1),
+        "window_slots": _each(slots, patches),
+    }
 
 
-def windows(rows: int, columns: int, side: int) -> np.ndarray:
-    """Which window each group lies in, int64 ``[groups]``; ``side`` of a window in groups."""
-    across = -(-columns // side)
-    return (np.arange(rows)[:, None] // side * across + np.arange(columns) // side).reshape(-1)
+def _each(groups: np.ndarray, patches: int) -> np.ndarray:
+    """The patches of groups, along an axis more."""
+    return groups[..., None] * patches + np.arange(patches)
+
+
+def windows(rows: int, columns: int, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which group lies in each slot of each window, int64 ``[windows, side * side]``, -1 in those beyond the picture;
+    and in which slot of all each group lies, int64 ``[groups]``."""
+    down, across = -(-rows // side), -(-columns // side)
+    groups = np.full((down * side, across * side), -1)
+    groups[:rows, :columns] = np.arange(rows * columns).reshape(rows, columns)
+    groups = groups.reshape(down, side, across, side).swapaxes(1, 2).reshape(down * across, side**2)
+    return groups, np.argsort(groups, axis=None, kind="stable")[-rows * columns :]
 
 
 # What follows runs only while exporting, on the modules of `transformers`.
 
 
 def _see(
-    model: Any, pixel_values: torch.Tensor, patch_positions: torch.Tensor, windows: torch.Tensor
+    model: Any,
+    pixel_values: torch.Tensor,
+    patch_positions: torch.Tensor,
+    window_patches: torch.Tensor,
+    window_bias: torch.Tensor,
+    window_slots: torch.Tensor,
 ) -> tuple[torch.Tensor]:
     visual = model.model.visual
     hidden, turn = qwen.embedded(visual, pixel_values), qwen.turns(visual, patch_positions)
-    apart = _apart(windows, patches=pixel_values.shape[1])
+    cosines, sines = (_rows(part[0], window_patches) for part in turn)
+    windows = _Windows(window_patches, window_bias[:, None, None], window_slots.flatten(), (cosines, sines))
     for index, block in enumerate(visual.blocks):
-        bias = None if index in visual.fullatt_block_indexes else apart
-        hidden = hidden + qwen.attended(block.attn, shared.normalised(block.norm1, hidden), turn, bias)
+        normalised = shared.normalised(block.norm1, hidden)
+        if index in visual.fullatt_block_indexes:
+            hidden = hidden + qwen.attended(block.attn, normalised, turn)
+        else:
+            hidden = hidden + _attended_within(block.attn, normalised, windows)
         hidden = hidden + shared.feed(block.mlp, shared.normalised(block.norm2, hidden))
     merger = visual.merger
     return (merger.mlp(shared.normalised(merger.ln_q, hidden).reshape(-1, merger.hidden_size)),)
 
 
-def _apart(windows: torch.Tensor, patches: int) -> torch.Tensor:
-    """What hides other windows, ``[1, 1, patches, patches]``."""
+class _Windows(NamedTuple):
+    patches: torch.Tensor
+    """int64 ``[windows, slots]``: which patch lies in each slot."""
+    bias: torch.Tensor
+    """``[windows, 1, 1, slots]``"""
+    slots: torch.Tensor
+    """int64 ``[patches]``: which slot of all each patch lies in."""
+    turn: tuple[torch.Tensor, torch.Tensor]
+    """Cosines and sines, ``[windows, slots, head_dim / 2]``."""
+
+
+def _attended_within(attention: Any, hidden: torch.Tensor, windows: _Windows) -> torch.Tensor:
+    """Attention of every patch to those of its window, ``[1, patches, width]``.
+
+    Spelled, since the exporter would guard an attention with a bias against rows that see nothing, by a number that
+    float16 does not have.
+    """
+    joined = _rows(attention.qkv(hidden)[0], windows.patches)
+    query, key, value = qwen.heads(attention, joined, windows.turn)
+    scores = query * attention.scaling @ key.transpose(-2, -1) + windows.bias
+    context = (scores.softmax(-1) @ value).transpose(1, 2).flatten(2)
+    return attention.proj(_rows(context.flatten(0, 1), windows.slots)[None])
+
+
+def _rows(table: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     import torch
 
-    window = windows[:, None].expand(-1, patches).flatten()
-    apart = window[:, None] != window[None]
-    return torch.zeros(apart.shape).masked_fill(apart, UNSEEN)[None, None]
+    return torch.nn.functional.embedding(places, table)
 
 
 FAMILY = Family(

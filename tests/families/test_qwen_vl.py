@@ -14,6 +14,7 @@ from transformers.vision_utils import get_vision_interpolation_indices_and_weigh
 
 from mmedge.core import find
 from mmedge.core.family import Request
+from mmedge.core.ports import Span
 from mmedge.errors import InputError
 from mmedge.families import _qwen_vl as qwen
 from mmedge.families import qwen2_5_vl, qwen3_vl
@@ -49,8 +50,13 @@ def test_positions_are_those_of_the_model(model, grids):
 def test_windows_are_those_of_the_model(rows, columns, side):
     order, ends = get_vision_window_index(torch.tensor([[1, 2 * rows, 2 * columns]]), 2, side * 28, 14)
     together = np.split(order.numpy(), ends[1:-1].numpy() // 4)
-    windows = qwen2_5_vl.windows(rows, columns, side)
-    assert [set(windows[groups]) for groups in together] == [{index} for index in range(len(together))]
+    groups, slots = qwen2_5_vl.windows(rows, columns, side)
+    assert [sorted(window[window >= 0]) for window in groups] == [sorted(window) for window in together]
+    np.testing.assert_array_equal(groups.reshape(-1)[slots], np.arange(rows * columns))
+    many = rows * columns
+    span = qwen2_5_vl.windows_span(Span(many, many, many), side)
+    assert span.smallest <= len(groups) <= span.largest
+    assert span.smallest <= span.usual <= span.largest
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 48))
