@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from msgspec.structs import replace
 
 from mmedge.core.family import Request, Turn
 from mmedge.errors import ModelError
@@ -27,6 +28,7 @@ class Said(NamedTuple):
     pictures: int
     text: str
     answer: str | None = None
+    video: bool = False
 
 
 def slots_of(processor: Any, image_token: str) -> Slots | None:
@@ -49,7 +51,7 @@ def slots_of(processor: Any, image_token: str) -> Slots | None:
             f"the chat template does more than put strings around texts and pictures, as in {told[0]}",
             hint="give the checkpoint a simpler chat_template.jinja",
         )
-    return slots
+    return replace(slots, video=_video(processor, slots, image_token))
 
 
 def messages(turns: Sequence[Said]) -> list[dict[str, Any]]:
@@ -57,6 +59,8 @@ def messages(turns: Sequence[Said]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for turn in turns:
         content: list[dict[str, Any]] = [{"type": "image"} for _ in range(turn.pictures)]
+        if turn.video:
+            content.append({"type": "video"})
         if turn.text:
             content.append({"type": "text", "text": turn.text})
         found.append({"role": "user", "content": content})
@@ -74,6 +78,13 @@ PROBES = (
     (Said(1, f"  {FIRST} \n", f" {ANSWER} "), Said(0, f" {SECOND}\n")),
 )
 """Conversations that show whether all was found."""
+
+VIDEOS = (
+    (Said(0, FIRST, video=True),),
+    (Said(2, FIRST, video=True),),
+    (Said(1, FIRST, ANSWER), Said(0, SECOND, video=True)),
+)
+"""The same for videos."""
 
 
 def _cut(processor: Any, image_token: str) -> Slots:
@@ -133,6 +144,17 @@ def _around_pictures(one: str, two: str, image_token: str) -> tuple[str, str, st
     raise ModelError("the chat template does not write the same for every picture of a turn")
 
 
+def _video(processor: Any, slots: Slots, image_token: str) -> str:
+    """What stands for a video; empty where the template does not write one and the same string for each."""
+    token = str(getattr(processor, "video_token", None) or "")
+    shown = _rendered(processor, (Said(1, FIRST, video=True),)).partition(FIRST)[0] if token else ""
+    before = slots.begin + slots.user_pictures + slots.picture
+    video = shown.removeprefix(before).removesuffix(slots.after_pictures)
+    found = replace(slots, video=video)
+    fits = token and token in video and all(_same(processor, found, each, image_token) for each in VIDEOS)
+    return video if fits else ""
+
+
 def _added(processor: Any, rendered: str) -> str:
     """What the tokenizer adds before a rendered conversation."""
     tokenizer = processor.tokenizer
@@ -150,5 +172,6 @@ def _same(processor: Any, slots: Slots, turns: Sequence[Said], image_token: str)
     earlier = tuple(Turn((PICTURE,) * turn.pictures, turn.text, turn.answer or "") for turn in turns[:-1])
     request = Request((PICTURE,) * turns[-1].pictures, turns[-1].text, earlier)
     pictures = [image_token] * sum(turn.pictures for turn in turns)
-    ours = "".join(piece.text for piece in pieces(slots, request, pictures, image_token))
+    video = slots.video if turns[-1].video else ""
+    ours = "".join(piece.text for piece in pieces(slots, request, pictures, image_token, video))
     return ours == _rendered(processor, turns)

@@ -89,9 +89,12 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     text: dict[str, Any] = {"clean_up_tokenization_spaces": bool(processor.tokenizer.clean_up_tokenization_spaces)}
     if token := image_token(processor):
         text |= {"image_token": token, "chat": to_builtins(slots_of(processor, token))}
+    if video_token := getattr(processor, "video_token", None):
+        text |= {"video_token": str(video_token)}
     config = {
         "model": json.loads(settings.to_json_string(use_diff=False)) | {"architectures": raw["architectures"]},
         "image": _image_settings(processor),
+        "video": _video_settings(folder),
         "text": text,
         "generation": _read_object(generation) if generation.exists() else {},
         "processor": _processor_settings(processor),
@@ -271,6 +274,14 @@ def _load_processor(folder: Path) -> Any:
 def _image_settings(processor: Any) -> dict[str, Any]:
     """What the picture processor really does: a checkpoint's file may leave out what its class fills in."""
     settings: dict[str, Any] = json.loads(processor.image_processor.to_json_string())
+    return {key: value for key, value in settings.items() if value is not None}
+
+
+def _video_settings(folder: Path) -> dict[str, Any]:
+    """What the files say of videos, in the order in which `transformers` looks; empty where they say nothing."""
+    together, own = folder / "processor_config.json", folder / "video_preprocessor_config.json"
+    settings = _read_object(together).get("video_processor") if together.exists() else None
+    settings = settings or (_read_object(own) if own.exists() else {})
     return {key: value for key, value in settings.items() if value is not None}
 
 

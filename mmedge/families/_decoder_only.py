@@ -19,7 +19,7 @@ import numpy as np
 
 from mmedge.core.family import Cache, Component, Config, Heads, Insertion, Prompt, Request
 from mmedge.core.ports import CacheShape, Port, Span, Tensors
-from mmedge.errors import BundleError, InputError
+from mmedge.errors import BundleError, ContextError
 from mmedge.media.chat import Slots, pieces
 from mmedge.media.text import Tokenizer
 
@@ -108,13 +108,27 @@ def pictures_of(request: Request) -> list[np.ndarray]:
 
 
 def prompt(
-    config: Config, tokenizer: Tokenizer, request: Request, pictures: Sequence[str], looks: Sequence[Tensors]
+    config: Config,
+    tokenizer: Tokenizer,
+    request: Request,
+    pictures: Sequence[str],
+    looks: Sequence[Tensors],
+    video: str = "",
 ) -> Prompt:
     """The conversation in the checkpoint's chat template; in place of each picture stands its text of ``pictures``, in
-    which every image token is a row of what ``vision`` makes of ``looks``."""
+    which every image token is a row of what ``vision`` makes of ``looks``, and in place of a video ``video``.
+
+    Raises:
+        BundleError: there is a video, and no place for one.
+    """
     slots = slots_of(config)
+    if video and not slots.video:
+        raise BundleError(
+            "the checkpoint's chat template has no place for a video", hint="ask about its frames instead"
+        )
+    video = slots.video.replace(config["text"]["video_token"], video) if video else ""
     asked = request if request.text or request.earlier else msgspec.structs.replace(request, text=CAPTION)
-    parts = pieces(slots, asked, pictures, config["text"]["image_token"])
+    parts = pieces(slots, asked, pictures, config["text"]["image_token"], video)
     added = [tokenizer.token_id(slots.first)] if slots.first else []
     return placed(config, np.array([*added, *tokenizer.encode_pieces(parts)], np.int64), looks)
 
@@ -135,11 +149,11 @@ def placed(config: Config, tokens: np.ndarray, looks: Sequence[Tensors]) -> Prom
     """Tokens, int64 ``[length]``, whose image tokens stand for rows of what ``vision`` makes of ``looks``.
 
     Raises:
-        InputError: there are more than the model can read.
+        ContextError: there are more than the model can read.
     """
     capacity = int(text_of(config)["max_position_embeddings"])
     if len(tokens) >= capacity:
-        raise InputError(
+        raise ContextError(
             f"the pictures and the text are {len(tokens)} tokens long, the model reads at most {capacity - 1}",
             hint="give it fewer pictures, smaller ones, or less text",
         )

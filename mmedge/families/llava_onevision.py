@@ -2,19 +2,22 @@
 
 A picture on its own is read as a whole and again in tiles, whose rows are laid out as the picture is: what was padding
 is taken away, what is too much is scaled down, and a row of its own ends every line. Where there are several pictures
-each is read as a whole. ``vision`` (SigLIP and a projector, as in LLaVA) reads one square at a time.
+each is read as a whole; so is each frame of a video, whose rows are then a quarter as many. ``vision`` (SigLIP and a
+projector, as in LLaVA) reads one square at a time.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import ceil, sqrt
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from msgspec.structs import replace
 
-from mmedge.core.family import Component, Config, Family, Prompt, Request
+from mmedge.core.family import Component, Config, Family, Insertion, Prompt, Request
 from mmedge.core.ports import Port, Tensors
-from mmedge.errors import InputError, ModelError
+from mmedge.errors import ModelError
 from mmedge.families import _decoder_only as shared
 from mmedge.families import llava
 from mmedge.media.image import preprocess, resize
@@ -26,6 +29,25 @@ if TYPE_CHECKING:
 
 TILED = "picture_size"
 """Height and width in pixels, int64 ``[2]``, in the first look at a picture that tiles follow."""
+
+FRAME = "frame"
+"""Its number, int64 ``[1]``, in a look at a frame of a video."""
+
+VIDEO_FEATURES = "video_features"
+
+VIDEO_SETTINGS = {
+    "do_resize": True,
+    "size": {"height": 384, "width": 384},
+    "resample": 3,
+    "do_center_crop": False,
+    "crop_size": {},
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_normalize": True,
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+}
+"""Where a checkpoint does not say otherwise."""
 
 MOST = "anyres_max_"
 """What ``vision_aspect_ratio`` begins with, before the number of tiles whose rows are kept."""
@@ -55,21 +77,48 @@ def components(config: Config) -> tuple[Component, ...]:
 
 def prepare(config: Config, tokenizer: Tokenizer, request: Request) -> Prompt:
     """Tiles and tokens as the checkpoint's processor makes them."""
-    if request.frames:
-        raise InputError("this model looks at pictures here, not at videos")
-    pictures, settings = shared.pictures_of(request), config["image"]
-    if len(pictures) == 1:
-        size = pictures[0].shape[:2]
-        looks = [{"pixel_values": tile} for tile in tiles_of(pictures[0], settings)]
-        looks[0][TILED] = np.array(size, np.int64)
-        lines, columns = layout(config, size).size
-        counts = [llava.rows_of_a_picture(config) + lines * (columns + 1)]
-    else:
-        squares = [llava.squared(picture, settings["image_mean"]) for picture in pictures]
-        looks = [{"pixel_values": _numbers(square, settings)} for square in squares]
-        counts = [llava.rows_of_a_picture(config) + 1] * len(looks)
+    pictures = shared.pictures_of(request)
+    looks, counts = _alone(config, pictures[0]) if len(pictures) == 1 else _together(config, pictures)
     texts = [config["text"]["image_token"] * count for count in counts]
-    return shared.prompt(config, tokenizer, request, texts, looks)
+    if not request.frames:
+        return shared.prompt(config, tokenizer, request, texts, looks)
+    side = ceil(_patches(config) / 2)
+    video = config["text"]["video_token"] * (len(request.frames) * side**2 + 1)
+    prompt = shared.prompt(config, tokenizer, request, texts, [*looks, *_frames(config, request.frames)], video)
+    places = np.flatnonzero(prompt.tokens == config["model"]["video_token_index"])
+    insertions = (*(prompt.insertions if pictures else ()), Insertion(VIDEO_FEATURES, shared.ROWS, places))
+    return replace(prompt, insertions=insertions)
+
+
+def _alone(config: Config, picture: np.ndarray) -> tuple[list[Tensors], list[int]]:
+    """Looks at the only picture of a conversation, and how many rows they become."""
+    size = picture.shape[:2]
+    looks = [{"pixel_values": tile} for tile in tiles_of(picture, config["image"])]
+    looks[0][TILED] = np.array(size, np.int64)
+    lines, columns = layout(config, size).size
+    return looks, [llava.rows_of_a_picture(config) + lines * (columns + 1)]
+
+
+def _together(config: Config, pictures: list[np.ndarray]) -> tuple[list[Tensors], list[int]]:
+    """A look at each of several pictures, and how many rows each becomes."""
+    settings = config["image"]
+    squares = [llava.squared(picture, settings["image_mean"]) for picture in pictures]
+    looks = [{"pixel_values": _numbers(square, settings)} for square in squares]
+    return looks, [llava.rows_of_a_picture(config) + 1] * len(looks)
+
+
+def _frames(config: Config, frames: Sequence[np.ndarray]) -> list[Tensors]:
+    """A look at each frame of a video; settings of pictures are those of videos where there are none for these."""
+    said = config.get("video") or config["image"]
+    settings = {key: said.get(key, usual) for key, usual in VIDEO_SETTINGS.items()}
+    numbers = (preprocess(frame, settings) for frame in frames)
+    return [{"pixel_values": each, FRAME: np.array([number])} for number, each in enumerate(numbers)]
+
+
+def _patches(config: Config) -> int:
+    """Along a side of a square."""
+    vision = config["model"]["vision_config"]
+    return int(vision["image_size"] // vision["patch_size"])
 
 
 def tiles_of(picture: np.ndarray, settings: Config) -> list[np.ndarray]:
@@ -121,9 +170,8 @@ def _numbers(square: np.ndarray, settings: Config) -> np.ndarray:
 def layout(config: Config, size: tuple[int, ...]) -> Layout:
     """Of the tiles of a picture of ``size``, height and width in pixels."""
     height, width = size
-    settings, vision = config["image"], config["model"]["vision_config"]
+    settings, patches = config["image"], _patches(config)
     down, across = (length // _side(settings) for length in best_resolution(size, settings))
-    patches = vision["image_size"] // vision["patch_size"]
     lines, columns = down * patches, across * patches
     above = left = 0
     if width / height > columns / lines:
@@ -146,14 +194,35 @@ def _most_tiles(config: Config) -> int:
 
 def arrange(config: Config, prompt: Prompt, seen: list[Tensors]) -> Tensors:
     """The rows of the squares in the order in which the language model reads them."""
-    squares = [values[shared.FEATURES] for values in seen]
-    if (size := prompt.looks[0].get(TILED)) is None:
-        return {shared.FEATURES: np.concatenate(squares)}
+    found: dict[bool, list[np.ndarray]] = {False: [], True: []}
+    for look, values in zip(prompt.looks, seen, strict=True):
+        found[FRAME in look].append(values[shared.FEATURES])
+    pictures, frames = found[False], found[True]
+    rows: Tensors = {}
+    if pictures:
+        size = prompt.looks[0].get(TILED)
+        kept = pictures if size is None else _tiled(pictures, layout(config, tuple(size.tolist())))
+        rows[shared.FEATURES] = np.concatenate(kept)
+    if frames:
+        rows[VIDEO_FEATURES] = np.concatenate([*(_halved(frame[:-1]) for frame in frames), frames[0][-1:]])
+    return rows
+
+
+def _tiled(squares: list[np.ndarray], found: Layout) -> list[np.ndarray]:
+    """Rows of the whole picture, then those of its tiles with an end after every line."""
     whole, end = squares[0][:-1], squares[0][-1]
-    lines = laid_out([square[:-1] for square in squares[1:]], layout(config, tuple(size.tolist())))
+    lines = laid_out([square[:-1] for square in squares[1:]], found)
     ends = np.broadcast_to(end, (len(lines), 1, len(end)))
-    ended = np.concatenate([lines, ends], axis=1).reshape(-1, len(end))
-    return {shared.FEATURES: np.concatenate([whole, ended])}
+    return [whole, np.concatenate([lines, ends], axis=1).reshape(-1, len(end))]
+
+
+def _halved(square: np.ndarray) -> np.ndarray:
+    """Rows of a square, scaled to half as many along each side."""
+    side = int(sqrt(len(square)))
+    grid = square.reshape(side, side, -1)
+    for axis in (0, 1):
+        grid = _scaled(grid, axis, ceil(side / 2))
+    return grid.reshape(-1, square.shape[-1])
 
 
 def laid_out(tiles: list[np.ndarray], found: Layout) -> np.ndarray:

@@ -44,29 +44,32 @@ class Slots(Struct, frozen=True, forbid_unknown_fields=True):
     """Whether texts lose the spaces around them."""
     first: str = ""
     """The token that the tokenizer puts before a whole text; not part of the text, whose first word is still first."""
+    video: str = ""
+    """For a video, after the pictures of a turn; it contains the video token. Empty where there is no place for one."""
 
 
-def pieces(slots: Slots, request: Request, pictures: Sequence[str], image_token: str) -> list[Piece]:
-    """The whole conversation; in place of each image token stands what ``pictures`` has for it, in order.
+def pieces(slots: Slots, request: Request, pictures: Sequence[str], image_token: str, video: str = "") -> list[Piece]:
+    """The whole conversation; in place of each image token stands what ``pictures`` has for it, in order, and after the
+    last of them ``video``.
 
     Raises:
         InputError: the request asks nothing.
     """
     turns = request.turns
-    if not (turns[-1].text or "").strip() and not turns[-1].images:
+    if not (turns[-1].text or "").strip() and not turns[-1].images and not video:
         raise InputError("there is neither a picture nor a text", hint="ask something")
     tokens = iter(pictures)
     found = [Piece(slots.begin, True)]
     for turn in turns[:-1]:
         found += _asked(slots, turn, tokens, image_token)
         found += (Piece(slots.answer, True), _said(slots, turn.answer), Piece(slots.answer_end, True))
-    found += _asked(slots, turns[-1], tokens, image_token)
+    found += _asked(slots, turns[-1], tokens, image_token, video)
     return [*found, Piece(slots.generation, True)]
 
 
-def _asked(slots: Slots, turn: Turn, tokens: Iterator[str], image_token: str) -> Iterator[Piece]:
-    if turn.images:
-        shown = "".join(slots.picture.replace(image_token, next(tokens)) for _ in turn.images)
+def _asked(slots: Slots, turn: Turn, tokens: Iterator[str], image_token: str, video: str = "") -> Iterator[Piece]:
+    shown = "".join(slots.picture.replace(image_token, next(tokens)) for _ in turn.images) + video
+    if shown:
         yield Piece(slots.user_pictures + shown + slots.after_pictures, True)
     else:
         yield Piece(slots.user, True)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
+from PIL import Image
 
-from mmedge.core.family import Prompt, Request
-from mmedge.errors import InputError, ModelError
+from mmedge.core.family import Prompt, Request, Turn
+from mmedge.errors import BundleError, ModelError
 from mmedge.families import _decoder_only as shared
 from mmedge.families.llava_onevision import FAMILY, TILED, arrange, best_resolution, layout, tiles_of
 from mmedge.media.image import preprocess
+from mmedge.runtime.decode import decode
+from mmedge.runtime.engine import Engine, arranging
 
 SIZES = (
     (1, 1), (1, 900), (900, 1), (384, 384), (385, 384), (64, 2000), (2000, 64), (480, 640), (768, 1024), (1080, 1920),
@@ -119,6 +125,92 @@ def test_another_way_of_keeping_rows_is_refused_by_name():
         layout(config, (44, 44))
 
 
-def test_a_video_is_refused():
-    with pytest.raises(InputError, match="not at videos"):
-        FAMILY.prepare(CONFIG, None, Request(text="a", frames=(np.zeros((4, 4, 3), np.uint8),)))
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A checkpoint and its model."""
+    from mmedge.export.load import load_model, read_checkpoint
+
+    spec = spec_from_file_location("made", Path(__file__).parent / "checkpoints" / "llava_onevision.py")
+    made = module_from_spec(spec)
+    spec.loader.exec_module(made)
+    checkpoint = read_checkpoint(made.make(FAMILY.tiny[0], tmp_path_factory.mktemp("tiny")))
+    return checkpoint, load_model(checkpoint)
+
+
+FRAMES = tuple(np.random.default_rng(7).integers(0, 256, (3, 40, 60, 3), np.uint8))
+PICTURE = np.random.default_rng(8).integers(0, 256, (70, 90, 3), np.uint8)
+VIDEOS = {
+    "a video": Request(text="What happens?", frames=FRAMES),
+    "one frame": Request(text="What happens?", frames=FRAMES[:1]),
+    "a picture and a video": Request((PICTURE,), "What happens?", frames=FRAMES),
+    "two pictures and a video": Request((PICTURE, PICTURE[:50]), "Why?", frames=FRAMES),
+    "a video at last": Request((), "And now?", (Turn((PICTURE,), "What is it?", "a thing"),), FRAMES[:2]),
+    "nothing but a video": Request(frames=FRAMES),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VIDEOS)
+def test_answers_about_videos_are_those_of_generate(tiny, name):
+    checkpoint, model = tiny
+    request = VIDEOS[name]
+    prompt = FAMILY.prepare(checkpoint.config, checkpoint.tokenizer, request)
+    inputs = inputs_of(checkpoint.processor, request)
+    assert prompt.tokens.tolist() == inputs["input_ids"][0].tolist()
+    written = model.generate(**inputs, max_new_tokens=12, do_sample=False)[0][len(prompt.tokens) :]
+    assert list(answer(checkpoint.config, model, prompt)) == shared.until_stop(model, written.tolist())
+
+
+def inputs_of(processor, request: Request) -> dict:
+    """As the checkpoint's processor makes them, which could resize frames with torchvision only."""
+    import torch
+
+    asked = request if request.text else replace(request, text=shared.CAPTION)
+    messages = shared.messages(asked)
+    messages[-1]["content"].insert(len(asked.images), {"type": "video"})
+    text = processor.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    seen = np.concatenate([FAMILY.pixels(processor, frame)[0]["pixel_values"] for frame in asked.frames])
+    text = text.replace(processor.video_token, processor.replace_video_token({"pixel_values_videos": [seen]}, 0))
+    pictures = [Image.fromarray(picture) for picture in shared.pictures_of(asked)]
+    made = processor.image_processor([pictures], return_tensors="pt") if pictures else {}
+    before, *after = text.split(processor.image_token)
+    text = before + "".join(processor.replace_image_token(made, index) + part for index, part in enumerate(after))
+    return {
+        **processor.tokenizer(text, return_tensors="pt"),
+        **made,
+        "pixel_values_videos": torch.from_numpy(seen)[None],
+    }
+
+
+def answer(config, model, prompt: Prompt):
+    """Tokens by the family's components in torch."""
+    from mmedge.export.agree import TorchSession
+
+    components = FAMILY.components(config)
+    sessions = {each.name: TorchSession(each, model) for each in components}
+    graphs = [
+        SimpleNamespace(component=each.name, inputs=each.inputs, outputs=each.outputs, cache=each.cache)
+        for each in components
+    ]
+    engine = Engine(graphs, sessions, arranging(FAMILY, config))
+    engine.begin(engine.encode(prompt))
+    return decode(engine.choose, prompt, limit=12)
+
+
+@pytest.mark.slow
+def test_frames_are_prepared_as_the_checkpoint_says_of_videos(tiny):
+    checkpoint, _ = tiny
+    ours = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "size": {"height": 44, "width": 44}, "fps": 2}
+    config = checkpoint.config | {"video": ours}
+    look = FAMILY.prepare(config, checkpoint.tokenizer, VIDEOS["one frame"]).looks[0]["pixel_values"]
+    plain = {"do_resize": True, "do_rescale": True, "do_normalize": False, "size": ours["size"], "resample": 3}
+    np.testing.assert_allclose(look, preprocess(FRAMES[0], plain) * 2 - 1, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_template_without_a_place_for_a_video_is_named(tiny):
+    checkpoint, _ = tiny
+    text = checkpoint.config["text"]
+    config = checkpoint.config | {"text": text | {"chat": text["chat"] | {"video": ""}}}
+    with pytest.raises(BundleError, match="no place for a video"):
+        FAMILY.prepare(config, checkpoint.tokenizer, VIDEOS["a video"])
