@@ -33,6 +33,10 @@ class InputError(MmedgeError):
     exit_code = 3
 
 
+class ContextError(InputError):
+    """More than the model can read at once."""
+
+
 class ModelError(MmedgeError):
     """A checkpoint that is damaged, unsupported or not to be trusted."""
 

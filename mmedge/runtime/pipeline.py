@@ -20,7 +20,7 @@ from mmedge.core.bundle import Bundle, Graph, open_bundle
 from mmedge.core.family import Config, Family, Prompt, Request, Turn
 from mmedge.core.names import shown
 from mmedge.core.ports import Tensors
-from mmedge.errors import BundleError, InputError, UsageError
+from mmedge.errors import BundleError, ContextError, InputError, UsageError
 from mmedge.media.image import Picture, decode_picture, read_picture
 from mmedge.media.text import StreamingDetokenizer, Tokenizer
 from mmedge.runtime.choose import open_chosen
@@ -248,7 +248,7 @@ class Pipeline:
         slots = [graph.cache.capacity for graph in self.engine.graphs if graph.cache and graph.cache.capacity]
         capacity = min([prompt.capacity, *slots])
         if slots and len(prompt.tokens) >= capacity:
-            raise InputError(
+            raise ContextError(
                 f"the text is {len(prompt.tokens)} tokens long, this bundle has room for {capacity - 1}",
                 hint="shorten it, or export with a larger `total` in the recipe's `sizes`",
             )
