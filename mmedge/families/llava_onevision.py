@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import ceil, sqrt
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from msgspec.structs import replace
@@ -18,9 +18,10 @@ from msgspec.structs import replace
 from mmedge.core.family import Component, Config, Family, Insertion, Prompt, Request
 from mmedge.core.ports import Port, Tensors
 from mmedge.errors import ModelError
+from mmedge.families import _any_resolution as any_resolution
 from mmedge.families import _decoder_only as shared
 from mmedge.families import llava
-from mmedge.media.image import preprocess, resize
+from mmedge.media.image import preprocess
 
 if TYPE_CHECKING:
     import torch
@@ -51,20 +52,6 @@ VIDEO_SETTINGS = {
 
 MOST = "anyres_max_"
 """What ``vision_aspect_ratio`` begins with, before the number of tiles whose rows are kept."""
-
-SLACK = 1.1
-"""How many times too long the sides may be before the rows are scaled down."""
-
-
-class Layout(NamedTuple):
-    """How the rows of tiles lie."""
-
-    tiles: tuple[int, int]
-    """Above and beside each other."""
-    padding: tuple[int, int]
-    """Rows above and below, left and right, that show nothing of the picture."""
-    size: tuple[int, int]
-    """Lines, and rows in each, after scaling."""
 
 
 def components(config: Config) -> tuple[Component, ...]:
@@ -123,36 +110,9 @@ def _patches(config: Config) -> int:
 
 def tiles_of(picture: np.ndarray, settings: Config) -> list[np.ndarray]:
     """The whole picture and its tiles, line by line, each float32 ``[1, 3, side, side]``."""
-    height, width = best_resolution(picture.shape[:2], settings)
-    large, side = _padded(picture, height, width, settings["resample"]), _side(settings)
-    corners = [(top, left) for top in range(0, height, side) for left in range(0, width, side)]
-    tiles = [large[top : top + side, left : left + side] for top, left in corners]
+    height, width = any_resolution.best_resolution(picture.shape[:2], settings["image_grid_pinpoints"])
+    tiles = any_resolution.cut(picture, height, width, _side(settings), settings["resample"])
     return [_numbers(part, settings) for part in (picture, *tiles)]
-
-
-def best_resolution(size: tuple[int, ...], settings: Config) -> tuple[int, int]:
-    """The one of the checkpoint's sizes, height and width, that shows most of the picture and then wastes least."""
-
-    def merit(offered: tuple[int, int]) -> tuple[int, int]:
-        scale = min(offered[1] / size[1], offered[0] / size[0])
-        shown = min(int(size[1] * scale) * int(size[0] * scale), size[0] * size[1])
-        return shown, shown - offered[0] * offered[1]
-
-    height, width = max(settings["image_grid_pinpoints"], key=merit)
-    return height, width
-
-
-def _padded(picture: np.ndarray, height: int, width: int, resample: int) -> np.ndarray:
-    """Scaled to fit, in the middle of black."""
-    across, down = width / picture.shape[1], height / picture.shape[0]
-    if across < down:
-        fitted = resize(picture, min(ceil(picture.shape[0] * across), height), width, resample)
-    else:
-        fitted = resize(picture, height, min(ceil(picture.shape[1] * down), width), resample)
-    top, left = (height - fitted.shape[0]) // 2, (width - fitted.shape[1]) // 2
-    padded = np.zeros((height, width, 3), np.uint8)
-    padded[top : top + fitted.shape[0], left : left + fitted.shape[1]] = fitted
-    return padded
 
 
 def _side(settings: Config) -> int:
@@ -167,22 +127,12 @@ def _numbers(square: np.ndarray, settings: Config) -> np.ndarray:
     return preprocess(square, {**ours, "size": {"height": side, "width": side}, "do_resize": True})
 
 
-def layout(config: Config, size: tuple[int, ...]) -> Layout:
+def layout(config: Config, size: tuple[int, ...]) -> any_resolution.Layout:
     """Of the tiles of a picture of ``size``, height and width in pixels."""
-    height, width = size
-    settings, patches = config["image"], _patches(config)
-    down, across = (length // _side(settings) for length in best_resolution(size, settings))
-    lines, columns = down * patches, across * patches
-    above = left = 0
-    if width / height > columns / lines:
-        above = (lines - int(round(height * (columns / width), 7))) // 2
-    else:
-        left = (columns - int(round(width * (lines / height), 7))) // 2
-    lines, columns = lines - 2 * above, columns - 2 * left
-    ratio = sqrt(lines * columns / (_most_tiles(config) * patches**2))
-    if ratio > SLACK:
-        lines, columns = int(lines // ratio), int(columns // ratio)
-    return Layout((down, across), (above, left), (lines, columns))
+    settings = config["image"]
+    height, width = any_resolution.best_resolution(size, settings["image_grid_pinpoints"])
+    tiles = height // _side(settings), width // _side(settings)
+    return any_resolution.layout(size, tiles, _patches(config), _most_tiles(config))
 
 
 def _most_tiles(config: Config) -> int:
@@ -208,10 +158,10 @@ def arrange(config: Config, prompt: Prompt, seen: list[Tensors]) -> Tensors:
     return rows
 
 
-def _tiled(squares: list[np.ndarray], found: Layout) -> list[np.ndarray]:
+def _tiled(squares: list[np.ndarray], found: any_resolution.Layout) -> list[np.ndarray]:
     """Rows of the whole picture, then those of its tiles with an end after every line."""
     whole, end = squares[0][:-1], squares[0][-1]
-    lines = laid_out([square[:-1] for square in squares[1:]], found)
+    lines = any_resolution.laid_out([square[:-1] for square in squares[1:]], found)
     ends = np.broadcast_to(end, (len(lines), 1, len(end)))
     return [whole, np.concatenate([lines, ends], axis=1).reshape(-1, len(end))]
 
@@ -221,33 +171,8 @@ def _halved(square: np.ndarray) -> np.ndarray:
     side = int(sqrt(len(square)))
     grid = square.reshape(side, side, -1)
     for axis in (0, 1):
-        grid = _scaled(grid, axis, ceil(side / 2))
+        grid = any_resolution.scaled(grid, axis, ceil(side / 2))
     return grid.reshape(-1, square.shape[-1])
-
-
-def laid_out(tiles: list[np.ndarray], found: Layout) -> np.ndarray:
-    """Rows of tiles, each ``[patches, width]``, as they lie in the picture: ``[lines, columns, width]``."""
-    (down, across), (above, left) = found.tiles, found.padding
-    side, width = int(sqrt(len(tiles[0]))), tiles[0].shape[-1]
-    grid = np.stack(tiles).reshape(down, across, side, side, width)
-    grid = grid.transpose(0, 2, 1, 3, 4).reshape(down * side, across * side, width)
-    grid = grid[above : len(grid) - above, left : grid.shape[1] - left]
-    for axis, length in enumerate(found.size):
-        grid = _scaled(grid, axis, length)
-    return grid
-
-
-def _scaled(grid: np.ndarray, axis: int, length: int) -> np.ndarray:
-    """Bilinear along one axis, without smoothing what is left out."""
-    whole = grid.shape[axis]
-    if whole == length:
-        return grid
-    places = (np.arange(length, dtype=np.float32) + np.float32(0.5)) * (np.float32(whole) / np.float32(length))
-    places = np.maximum(places - np.float32(0.5), 0)
-    low = places.astype(np.int64)
-    share = np.expand_dims(places - low.astype(np.float32), tuple(range(1, grid.ndim - axis)))
-    scaled: np.ndarray = grid.take(low, axis) * (1 - share) + grid.take(np.minimum(low + 1, whole - 1), axis) * share
-    return scaled
 
 
 # What follows runs only while exporting, on the modules of `transformers`.

@@ -14,7 +14,8 @@ from PIL import Image
 from mmedge.core.family import Prompt, Request, Turn
 from mmedge.errors import BundleError, ModelError
 from mmedge.families import _decoder_only as shared
-from mmedge.families.llava_onevision import FAMILY, TILED, arrange, best_resolution, layout, tiles_of
+from mmedge.families._any_resolution import best_resolution
+from mmedge.families.llava_onevision import FAMILY, TILED, arrange, layout, tiles_of
 from mmedge.media.image import preprocess
 from mmedge.runtime.decode import decode
 from mmedge.runtime.engine import Engine, arranging
@@ -94,7 +95,7 @@ def test_the_size_of_the_tiles_is_the_one_that_the_processor_chooses():
 
     offered = CONFIG["image"]["image_grid_pinpoints"]
     for size in (*SIZES, *np.random.default_rng(0).integers(1, 3000, (500, 2)).tolist()):
-        assert best_resolution(tuple(size), CONFIG["image"]) == select_best_resolution(size, offered)
+        assert best_resolution(tuple(size), offered) == select_best_resolution(size, offered)
 
 
 def test_several_pictures_are_rows_of_one_square_each_with_an_end():
