@@ -130,6 +130,27 @@ def install(results: Path) -> str:
     return table(["measured"], rows)
 
 
+def vlm_peers(results: Path) -> str:
+    """Each bundle of a vision-language model by each other program, in the same interleaved run."""
+    measures = {
+        "first token": "ttft_ms",
+        "tokens/s": "tokens_per_s",
+        "start to first token": "start_to_first_token_ms",
+        "peak memory": "peak_pss",
+    }
+    found = json.loads((results / "vlm_peers.json").read_text())
+    pairs = [(model, row) for model, each in found.items() for row in each["pairs"]]
+    rows: dict[tuple[str, str, str], dict[str, str]] = {}
+    for model, row in pairs:
+        spread = f" [{row['low']:.2f}, {row['high']:.2f}]" if "low" in row else ""
+        rows.setdefault((model, row["candidate"], row["peer"]), {})[row["measure"]] = f"x{row['ratio']:.2f}{spread}"
+    shown = [
+        [f"{own} by {peer}", *(cells.get(key, "-") for key in measures.values())]
+        for (_, own, peer), cells in rows.items()
+    ]
+    return table(list(measures), shown)
+
+
 TABLES: dict[str, Callable[[Path], str]] = {
     "blip_base": blip_base,
     "scenes": scenes,
@@ -137,6 +158,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "jetson_predictions": jetson_predictions,
     "install": install,
     "profiler_checks": profiler_checks,
+    "vlm_peers": vlm_peers,
 }
 
 

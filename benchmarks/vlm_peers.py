@@ -3,9 +3,9 @@
     python benchmarks/vlm_peers.py smolvlm_256m [BUNDLE...] [--peers transformers_vlm,llama_cpp_vlm]
 
 Makes the checkpoint, the environments of the peers and what each of them opens under ``benchmarks/.work`` unless they
-are there. All candidates answer one question about one picture in turns, greedily, in as many tokens. The first one is
-what the others are compared with; `PEERS` begins with the peer that decodes fastest. Writes ``results/vlm_MODEL.json``
-and a report beside it.
+are there. All candidates answer one question about one picture in turns, greedily, in as many tokens. Writes
+``results/vlm_MODEL.json`` and a report beside it, and every bundle's ratios to every peer into
+``results/vlm_peers.json`` (`pairs`).
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from pairs import summary
 from peers import environment
-from published import ROOT, WORK, publish
+from published import RESULTS, ROOT, WORK, publish
 
 from mmedge.profiling.candidates import candidates_of
 from mmedge.profiling.inputs import inputs_of
 from mmedge.profiling.profile import Settings, profile
-from mmedge.profiling.run import Candidate, Inputs
+from mmedge.profiling.run import Candidate, Inputs, Run
 
 THREADS = 2
 LIMIT = 64
@@ -101,6 +102,12 @@ def inputs(bundles: Sequence[Path]) -> Inputs:
     return inputs_of(bundles, str(rows), "ask", folder)
 
 
+def note(model: str, run: Run, file: Path) -> None:
+    """The model's entry in a file with those of others."""
+    known = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps(known | {model: summary(run)}, indent=1) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a name that benchmarks/models/vision_language.py knows")
@@ -129,6 +136,8 @@ def main() -> None:
     )
     if not options.trying:
         publish(found, f"vlm_{options.model}.json", f"vlm_{options.model}_report.html")
+        note(options.model, found, RESULTS / "vlm_peers.json")
+    note(options.model, found, WORK / "vlm_peers.json")
 
 
 if __name__ == "__main__":

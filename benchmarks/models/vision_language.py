@@ -41,9 +41,16 @@ QWEN_CHAT = (
     "{% for message in messages %}{% if loop.first and message['role'] != 'system' %}"
     "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}<|im_start|>{{ message['role'] }}\n"
     "{% if message['content'] is string %}{{ message['content'] }}<|im_end|>\n{% else %}"
-    "{% for content in message['content'] %}{% if content['type'] == 'image' %}PICTURE"
+    "{% for content in message['content'] %}{% if content['type'] == 'image' %}"
+    "<|vision_start|><|image_pad|><|vision_end|>"
     "{% elif 'text' in content %}{{ content['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+LLAVA_CHAT = (
+    "{% for message in messages %}{{'<|im_start|>' + message['role'] + ' '}}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>' }}{% endfor %}"
+    "{% for content in message['content'] | selectattr('type', 'equalto', 'text') %}{{ '\n' + content['text'] }}"
+    "{% endfor %}{{'<|im_end|>'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant' }}{% endif %}"
 )
 QWEN_SPECIAL = (
     "<|endoftext|>",
@@ -75,12 +82,14 @@ def smollm_tokenizer() -> PreTrainedTokenizerFast:
     return tokenizer_of(pre_tokenizers.Sequence(list(splits)), first, 49_152, last, names)
 
 
-def qwen_tokenizer(*more: str) -> PreTrainedTokenizerFast:
-    """151,643 tokens, and the special ones after them."""
+def qwen_tokenizer(special: tuple[str, ...] = ()) -> PreTrainedTokenizerFast:
+    """151,643 tokens, and the special ones after them: those of conversations, and ``special`` or all of Qwen2-VL's."""
     splits = pre_tokenizers.Split(Regex(QWEN_SPLITS), "isolated")
     plain = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     names = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>"}
-    return tokenizer_of(pre_tokenizers.Sequence([splits, plain]), (), 151_643, (*QWEN_SPECIAL, *more), names)
+    return tokenizer_of(
+        pre_tokenizers.Sequence([splits, plain]), (), 151_643, QWEN_SPECIAL[:3] + (special or QWEN_SPECIAL[3:]), names
+    )
 
 
 def tokenizer_of(
@@ -150,6 +159,75 @@ def smolvlm_256m(folder: Path, kind: str = "smolvlm") -> None:
     publish(folder, pixels, {"image_seq_len": 64, "processor_class": "Idefics3Processor"}, "GPT2Tokenizer")
 
 
+def llava_onevision_05b(folder: Path) -> None:
+    """``llava-hf/llava-onevision-qwen2-0.5b-ov-hf``: pictures in tiles of 384 pixels beside one of the whole."""
+    from transformers import LlavaOnevisionImageProcessorPil
+
+    tokenizer = qwen_tokenizer(special=("<image>", "<video>"))
+    text = qwen2_05b() | {"vocab_size": 152_000, "max_position_embeddings": 32_768}
+    vision = {
+        "model_type": "siglip_vision_model",
+        "hidden_size": 1152,
+        "num_hidden_layers": 26,
+        "num_attention_heads": 16,
+        "intermediate_size": 4304,
+        "image_size": 384,
+        "patch_size": 14,
+        "vision_use_head": False,
+    }
+    sides = [384 * count for count in range(1, 7)]
+    pinpoints = [[height, width] for height in sides for width in sides]
+    ids = {"image_token_id": 151_646, "video_token_id": 151_647, "tie_word_embeddings": True}
+    config = AutoConfig.for_model(
+        "llava_onevision", text_config=text, vision_config=vision, image_grid_pinpoints=pinpoints, **ids
+    )
+    save_model(config, folder, tokenizer, eos="<|im_end|>")
+    tokenizer.chat_template = LLAVA_CHAT
+    tokenizer.save_pretrained(folder)
+    pixels = LlavaOnevisionImageProcessorPil(size={"height": 384, "width": 384}, image_grid_pinpoints=pinpoints)
+    processor = {"num_image_tokens": 729, "vision_feature_select_strategy": "full"}
+    publish(folder, pixels, processor | {"processor_class": "LlavaOnevisionProcessor"}, "Qwen2Tokenizer")
+
+
+def qwen2_vl_2b(folder: Path) -> None:
+    """``Qwen/Qwen2-VL-2B-Instruct``: pictures of any shape, positions of three axes."""
+    from transformers import Qwen2VLImageProcessorPil
+
+    tokenizer = qwen_tokenizer()
+    text = {
+        "hidden_size": 1536,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 12,
+        "num_key_value_heads": 2,
+        "intermediate_size": 8960,
+        "vocab_size": 151_936,
+        "max_position_embeddings": 32_768,
+        "rope_parameters": {"rope_theta": 1_000_000.0, "rope_type": "default", "mrope_section": [16, 24, 24]},
+        "tie_word_embeddings": True,
+    }
+    vision = {"hidden_size": 1536, "embed_dim": 1280, "depth": 32, "num_heads": 16, "patch_size": 14}
+    config = AutoConfig.for_model("qwen2_vl", text_config=text, vision_config=vision, tie_word_embeddings=True)
+    save_model(config, folder, tokenizer, eos="<|im_end|>")
+    tokenizer.chat_template = QWEN_CHAT
+    tokenizer.save_pretrained(folder)
+    pixels = Qwen2VLImageProcessorPil(min_pixels=3136, max_pixels=12_845_056)
+    publish(folder, pixels, {"processor_class": "Qwen2VLProcessor"}, "Qwen2Tokenizer")
+
+
+def qwen2_05b() -> dict[str, Any]:
+    """The language model ``Qwen/Qwen2-0.5B``, but for its words."""
+    return {
+        "model_type": "qwen2",
+        "hidden_size": 896,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 14,
+        "num_key_value_heads": 2,
+        "intermediate_size": 4864,
+        "rope_parameters": {"rope_theta": 1_000_000.0, "rope_type": "default"},
+        "tie_word_embeddings": True,
+    }
+
+
 def save_model(config: Any, folder: Path, tokenizer: PreTrainedTokenizerFast, eos: str) -> None:
     """Random weights in bfloat16, and how it generates."""
     torch.manual_seed(7)
@@ -167,7 +245,11 @@ def publish(folder: Path, pixels: Any, processor: dict[str, Any], tokenizer_clas
     pixels.save_pretrained(folder)
     write_json(folder / "processor_config.json", processor)
     config = read_json(folder / "config.json")
-    config["text_config"] |= {"rope_theta": config["text_config"].pop("rope_parameters")["rope_theta"]}
+    text = config["text_config"]
+    rope = text.pop("rope_parameters")
+    text["rope_theta"] = rope["rope_theta"]
+    if "mrope_section" in rope:
+        config["rope_scaling"] = text["rope_scaling"] = {"type": "mrope", "mrope_section": rope["mrope_section"]}
     write_json(folder / "config.json", config | {"torch_dtype": config.pop("dtype")})
     words = read_json(folder / "tokenizer_config.json")
     special = words.pop("extra_special_tokens", [])
@@ -184,7 +266,9 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n")
 
 
-MODELS: dict[str, Callable[[Path], None]] = {"smolvlm_256m": smolvlm_256m}
+MODELS: dict[str, Callable[[Path], None]] = {
+    each.__name__: each for each in (smolvlm_256m, llava_onevision_05b, qwen2_vl_2b)
+}
 
 
 def main() -> None:

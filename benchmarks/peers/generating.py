@@ -6,14 +6,35 @@ Shared by peers, in whose environments it runs; it needs nothing that is not in 
 from __future__ import annotations
 
 import functools
+import inspect
 import io
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from stages import Stages
 
 from mmedge.errors import UsageError
 from mmedge.runtime.pipeline import Answer, Clock, Piece
+
+
+def processor_of(folder: Path) -> Any:
+    """The checkpoint's processor, without its part for videos where it has one: that needs torchvision."""
+    import transformers
+
+    settings = json.loads((folder / "processor_config.json").read_text())
+    kind = getattr(transformers, settings.pop("processor_class"))
+    if "video_processor" not in inspect.signature(kind.__init__).parameters:
+        return transformers.AutoProcessor.from_pretrained(folder)
+
+    class Pictures(kind):
+        def check_argument_for_proper_class(self, name: str, argument: Any) -> Any:
+            return type(argument)
+
+    pixels = transformers.AutoImageProcessor.from_pretrained(folder)
+    words = transformers.AutoTokenizer.from_pretrained(folder)
+    return Pictures(pixels, words, None, chat_template=words.chat_template, **settings)
 
 
 class Told:

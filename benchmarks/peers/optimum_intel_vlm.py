@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from generating import Generating
+from generating import Generating, processor_of
 
 from mmedge.profiling.worker import main
 
@@ -28,12 +28,11 @@ GROUP = 64
 def opener(folder: Path, *, backend: str | None, threads: int) -> Generating:
     hide_torchvision()
     from optimum.intel import OVModelForVisualCausalLM
-    from transformers import AutoProcessor
 
     settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads} if threads else {}
     model = OVModelForVisualCausalLM.from_pretrained(folder, ov_config={"PERFORMANCE_HINT": "LATENCY"} | settings)
     software = {name: version(name) for name in ("optimum-intel", "openvino", "transformers")}
-    return Generating(AutoProcessor.from_pretrained(folder), model, (model, "get_vision_embeddings"), software)
+    return Generating(processor_of(folder), model, (model, "get_vision_embeddings"), software)
 
 
 def hide_torchvision() -> None:

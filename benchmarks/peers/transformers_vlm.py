@@ -1,7 +1,7 @@
 """`transformers` on any vision-language checkpoint: eager, greedy, with the cache.
 
 Started as ``python transformers_vlm.py DTYPE PARENT`` where a worker is expected: loads the checkpoint that the
-candidate names with `AutoProcessor` and `AutoModelForImageTextToText`, and answers with `generate`, as its authors show
+candidate names with its processor and `AutoModelForImageTextToText`, and answers with `generate`, as its authors show
 it. A precision other than float32 is what the whole model computes in.
 """
 
@@ -11,7 +11,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from generating import Generating, Told
+from generating import Generating, Told, processor_of
 
 from mmedge.profiling.worker import main
 
@@ -26,11 +26,11 @@ class Transformers(Generating):
 def opener(folder: Path, *, backend: str | None, threads: int) -> Transformers:
     """The precision comes with the command: for mmedge it is no backend."""
     import torch
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoModelForImageTextToText
 
     if threads:
         torch.set_num_threads(threads)
-    processor = AutoProcessor.from_pretrained(folder)
+    processor = processor_of(folder)
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=getattr(torch, sys.argv[1])).eval()
     software = {name: version(name) for name in ("torch", "transformers")}
     return Transformers(processor, model, (model.model, "get_image_features"), software)

@@ -32,8 +32,9 @@ def installs(environment, monkeypatch):
 
 
 def test_an_environment_is_made_once_with_the_constraints_of_the_repository(environment, installs, tmp_path):
-    python, script = environment.command("transformers_blip", tmp_path)
-    assert environment.command("transformers_blip", tmp_path) == (python, script)
+    python, deaf, script = environment.command("transformers_blip", tmp_path)
+    assert environment.command("transformers_blip", tmp_path) == (python, deaf, script)
+    assert deaf == "-E", "a worker's parent tells it where it would import from"
     assert python == str(tmp_path / "transformers_blip" / "bin" / "python") and Path(script).exists()
     [pip] = installs
     assert pip[pip.index("--constraint") + 1] == str(environment.CONSTRAINTS)
@@ -45,6 +46,12 @@ def test_it_is_made_anew_when_what_it_is_made_from_changed(environment, installs
     (tmp_path / "transformers_blip" / "made").write_text("something else")
     environment.python_of("transformers_blip", tmp_path)
     assert len(installs) == 2
+
+
+def test_a_peer_may_need_other_versions_than_the_repository(environment, installs, tmp_path):
+    environment.python_of("optimum_intel_vlm", tmp_path)
+    [pip] = installs
+    assert pip[pip.index("--constraint") + 1] == str(PEERS / "optimum_intel_vlm.constraints")
 
 
 def test_an_unknown_peer_is_refused_with_the_known_ones(environment, installs, tmp_path):
@@ -59,7 +66,7 @@ def test_transformers_answers_with_the_stages_of_everyone(tiny_checkpoint, tmp_p
 
     Image.new("RGB", (40, 30), "red").save(tmp_path / "red.png")
     checkpoint = tiny_checkpoint(0, tmp_path / "checkpoint")
-    command = (sys.executable, str(PEERS / "transformers_blip.py"), "float32")
+    command = (sys.executable, "-E", str(PEERS / "transformers_blip.py"), "float32")
     with running("transformers", command) as worker:
         worker.wait_until_started()
         worker.load(Load(str(checkpoint), None, 1))
