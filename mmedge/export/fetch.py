@@ -13,7 +13,7 @@ from mmedge.errors import DownloadError, UsageError
 from mmedge.export.weights import first_line, refuse_pickles
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-SETTINGS = ("*.json", "*.txt", "*.model")
+SETTINGS = ("*.json", "*.jinja", "*.txt", "*.model")
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 
 

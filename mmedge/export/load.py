@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -21,10 +20,11 @@ import transformers
 from msgspec import to_builtins
 from transformers.processing_utils import ProcessorMixin
 
-from mmedge.core import find
 from mmedge.core.family import Config, Family
 from mmedge.errors import ModelError
 from mmedge.export.chat_template import slots_of
+from mmedge.export.complete import ask_for_missing, check_complete
+from mmedge.export.known import family_of
 from mmedge.export.outline import outline
 from mmedge.export.weights import first_line, read_tensors, refuse_nonfinite, weight_files
 from mmedge.media.text import Tokenizer
@@ -80,7 +80,8 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     raw = _read_object(folder / "config.json")
     _refuse_remote_code(folder)
     weight_files(folder)
-    family = _family_of(raw, folder)
+    family = family_of(raw, folder)
+    check_complete(folder)
     with _quiet():
         settings = _settings(raw, folder)
         empty = outline(getattr(transformers, raw["architectures"][0]), settings, folder)
@@ -127,12 +128,20 @@ def load_model(checkpoint: Checkpoint, *, allow_nonfinite: bool = False) -> Any:
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"the weights in `{folder}` cannot be loaded: {first_line(error)}") from error
     for kind, complaint in COMPLAINTS.items():
-        if names := sorted(str(name[0] if isinstance(name, tuple) else name) for name in found[kind]):
+        if names := sorted(found[kind]):
             raise ModelError(
-                f"`{folder}` {complaint.format(len(names))}, the first is `{names[0]}`",
+                f"`{folder}` {complaint.format(len(names))}, the first is {_named(names[0])}",
                 hint="is config.json that of these weights?",
             )
     return model.eval()
+
+
+def _named(tensor: Any) -> str:
+    """A tensor, with its shape and that of the model where they differ."""
+    if isinstance(tensor, str):
+        return f"`{tensor}`"
+    name, has, wanted = tensor
+    return f"`{name}`: {list(has)}, by config.json {list(wanted)}"
 
 
 def _read_json(path: Path) -> Any:
@@ -170,28 +179,6 @@ def _remote_code(value: Any) -> str | None:
     if isinstance(value, list):
         return next((key for item in value if (key := _remote_code(item))), None)
     return None
-
-
-def _family_of(raw: dict[str, Any], folder: Path) -> Family:
-    kind, architectures, known = raw.get("model_type"), raw.get("architectures"), find.names("families")
-    if kind not in known:
-        close = get_close_matches(str(kind), known, n=1)
-        raise ModelError(
-            f"`{folder}` is a model of type `{kind}`, which mmedge does not know",
-            hint=f"did you mean `{close[0]}`?" if close else f"known: {', '.join(known)}",
-        )
-    family = find.family(str(kind))
-    named = architectures[0] if isinstance(architectures, list) and architectures else None
-    if named not in family.architectures:
-        raise ModelError(
-            f"`{folder}` is a `{named}`, which the family `{kind}` does not export",
-            hint=f"it exports: {', '.join(family.architectures)}",
-        )
-    if "quantization_config" in raw:
-        raise ModelError(
-            f"`{folder}` is quantized already", hint="export the checkpoint that it was quantized from instead"
-        )
-    return family
 
 
 def _settings(raw: dict[str, Any], folder: Path) -> Any:
@@ -260,7 +247,9 @@ def _load_processor(folder: Path) -> Any:
                 folder, local_files_only=True, trust_remote_code=False
             )
     except Exception as error:  # processors raise whatever their many parts raise
-        raise ModelError(f"the processor of `{folder}` cannot be loaded: {first_line(error)}") from error
+        raise ModelError(
+            f"the processor of `{folder}` cannot be loaded: {first_line(error)}", hint=ask_for_missing(folder)
+        ) from error
     if not hasattr(processor, "image_processor"):
         raise ModelError(
             f"`{folder}` does not say how to process pictures", hint="is preprocessor_config.json missing?"

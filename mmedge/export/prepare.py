@@ -6,16 +6,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec.structs
-import numpy as np
 
 from mmedge.core import find
-from mmedge.core.family import Request
 from mmedge.core.names import readable
 from mmedge.core.plan import Plan, make_plan
-from mmedge.core.ports import check_feeds
 from mmedge.core.recipe import Calibration, Recipe, load_recipe
 from mmedge.core.samples import Sample, read_samples
-from mmedge.errors import InputError, ModelError
+from mmedge.export.belong import check_belonging
 from mmedge.export.estimate import Estimate, estimate
 from mmedge.export.fetch import find_checkpoint
 from mmedge.export.load import Checkpoint, read_checkpoint
@@ -48,27 +45,9 @@ def prepare(
     wanted = find.target(request.target)
     checkpoint = read_checkpoint(find_checkpoint(request.model, request.revision))
     plan = make_plan(request, wanted, checkpoint.family, checkpoint.config)
-    _check_inputs(checkpoint, plan)
+    check_belonging(checkpoint, plan)
     samples = read_samples(request.calibration.files, beside) if request.calibration else ()
     return Prepared(checkpoint, plan, samples, estimate(plan, checkpoint))
-
-
-def _check_inputs(checkpoint: Checkpoint, plan: Plan) -> None:
-    """Refuse a checkpoint whose processor makes something else than its model reads."""
-    picture = np.zeros((24, 40, 3), np.uint8)
-    for task in plan.family.tasks(plan.config):
-        request = Request((picture,), "a" if task == "ask" else None)
-        prompt = plan.family.prepare(plan.config, checkpoint.tokenizer, request)
-        feeds = {**prompt.feeds, **(prompt.looks[0] if prompt.looks else {})}
-        for component in plan.components:
-            ports = [port for port in component.inputs if port.name in feeds]
-            try:
-                check_feeds(ports, {port.name: feeds[port.name] for port in ports}, component.name)
-            except InputError as error:
-                raise ModelError(
-                    f"the processor of `{checkpoint.folder}` is of another model: {error.message}",
-                    hint="do config.json and the processor's files belong together?",
-                ) from error
 
 
 def choose_recipe(

@@ -89,8 +89,10 @@ def refuse_nonfinite(tensors: dict[str, Any], folder: Path) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """What a library says, short enough for one line."""
-    return str(error).strip().partition("\n")[0].rstrip(".")[:300] or type(error).__name__
+    """What a library says, short enough for one line; the line after one that only announces it."""
+    first, _, rest = str(error).strip().partition("\n")
+    said = f"{first} {rest.strip().partition(chr(10))[0]}" if first.endswith(":") and rest.strip() else first
+    return said.rstrip(".")[:300] or type(error).__name__
 
 
 def _indexed(folder: Path) -> tuple[Path, ...]:
