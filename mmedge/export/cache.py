@@ -99,7 +99,6 @@ class FixedCache:
         self.pairs = list(pairs)
         self._attention_bias = attention_bias
         self._slots = torch.arange(pairs[0][0].shape[2])
-        self._position = cache_position
         self._rows = self._slots - cache_position
 
     def fused(self, *_: Any) -> None:
@@ -114,9 +113,8 @@ class FixedCache:
         self, length: int, *, blocks: torch.Tensor | None = None, window: int = 0, strict: bool = False
     ) -> torch.Tensor:
         bias, far = self._attention_bias, None
-        if window:
-            own = (torch.arange(length) + self._position)[:, None]
-            far = self._slots[None] <= own - window
+        if window < len(self._slots) and window:
+            far = self._before(window)
         if far is not None and not strict:
             bias = bias.masked_fill(far, UNSEEN)
         if blocks is not None:
@@ -126,6 +124,14 @@ class FixedCache:
         if far is not None and strict:
             bias = bias.masked_fill(far, UNSEEN)
         return bias
+
+    def _before(self, window: int) -> torch.Tensor:
+        """Slots before a token's window: those from which the slot ``window`` later is seen.
+
+        Not by counting the tokens of the step, after which no engine knows the shape of anything.
+        """
+        later = torch.nn.functional.pad(self._attention_bias[..., window:], (0, window), value=UNSEEN)
+        return later > UNSEEN / 2
 
     def _fresh(self, length: int) -> torch.Tensor:
         """Slots that this step writes."""
