@@ -31,6 +31,7 @@ COMMANDS = (
     "compile",
     "caption",
     "ask",
+    "chat",
     "verify",
     "inspect",
     "profile",

@@ -1,24 +1,29 @@
-"""What `caption` and `ask` share: which pictures, how to pick tokens, and how answers are shown."""
+"""What `caption` and `ask` share: which pictures, how to pick tokens, and one answer after the other."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from cyclopts import Parameter
 
+from mmedge.commands._shown_answers import Keeper, Printer
+from mmedge.core.names import readable
 from mmedge.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from mmedge.runtime.pipeline import Answer, Pipeline
+    from mmedge.core.bundle import Bundle
+    from mmedge.runtime.pipeline import Answer, Piece
 
 STDIN = "-"
 Dashed: TypeAlias = Annotated[str, Parameter(allow_leading_hyphen=True)]
 """An argument that may be ``-``."""
+Output: TypeAlias = Annotated[Path | None, Parameter(name=("--output", "-o"))]
 
 
 @Parameter(name="*")
@@ -44,100 +49,94 @@ class Answering:
     """One JSON object per answer: text, tokens, milliseconds per stage, warnings, the engine of each graph."""
 
 
-def answer_all(task: str, bundle: Path, pictures: Sequence[str], text: str | None, options: Answering) -> int:
-    """Answer for every picture and print; a picture that cannot be used is reported and the others go on.
+@dataclass(frozen=True)
+class Job:
+    """What is asked of pictures, and where the answers go."""
+
+    task: str
+    text: str | None
+    options: Answering
+    output: Path | None = None
+    resume: bool = False
+
+
+def answer_all(bundle: Path, pictures: Sequence[str], job: Job) -> int:
+    """Answer for every picture; one among several that cannot be used is reported and the others go on.
 
     Returns the exit code: 3 if any picture could not be used.
     """
-    from mmedge.runtime.pick import sampler
-    from mmedge.runtime.pipeline import load
+    from mmedge.commands._kept_answers import keep_answers
+    from mmedge.core.bundle import open_bundle
 
-    names = list(_expand(pictures))
+    if job.resume and not job.output:
+        raise UsageError("no file is named that could be resumed", hint="-o answers.jsonl --resume")
+    names = list(expand(pictures))
+    opened = open_bundle(bundle)
+    check_task(job.task, opened.manifest.tasks)
+    if not job.output:
+        return _run(opened, names, job, Printer(job.options.json, several=len(names) > 1))
+    about = {"digest": opened.digest, "task": job.task, "prompt": job.text}
+    with keep_answers(job.output, about, resume=job.resume) as kept:
+        left = [name for name in names if name == STDIN or readable(name) not in kept.known]
+        return _run(opened, left, job, Keeper(kept, len(names), len(names) - len(left), json=job.options.json))
+
+
+def _run(bundle: Bundle, names: Sequence[str], job: Job, out: Printer | Keeper) -> int:
+    from mmedge.commands._progress import Bar
+    from mmedge.runtime.pick import sampler
+    from mmedge.runtime.pipeline import open_pipeline
+
+    options = job.options
     pick = sampler(options.temperature, options.top_p, options.seed)
-    bad = 0
-    with load(bundle, backend=options.backend, threads=options.threads) as pipeline:
-        _check_task(pipeline, task)
-        for name in names:
-            printer = Printer(name if len(names) > 1 else None, options.json, pipeline.backends)
-            try:
-                answer = pipeline.answer(
-                    task,
-                    _read_stdin() if name == STDIN else name,
-                    text,
+    with Bar(len(names), hidden=out.live) as bar:
+        if names:  # else no engine has to be opened
+            with open_pipeline(bundle, backend=options.backend, threads=options.threads, remember=True) as pipeline:
+                ask = partial(
+                    pipeline.answer,
+                    job.task,
+                    text=job.text,
                     pick=pick,
                     limit=options.max_tokens,
-                    show=printer.piece,
                     reject_animated=options.animated == "reject",
                 )
-                printer.finish(name, answer)
-            except InputError as error:
-                if len(names) == 1:
-                    raise
-                bad += 1
-                printer.refuse(name, error)
-    return InputError.exit_code if bad else 0
+                for name, answer in _answers(ask, names, out.piece):
+                    bar.clear()
+                    if isinstance(answer, InputError):
+                        out.refuse(name, answer)
+                    else:
+                        out.finish(name, answer, pipeline.backends)
+                    bar.step(name)
+    return out.end()
 
 
-class Printer:
-    """Answers on standard output: streamed to a terminal, one line each; or one JSON object each."""
-
-    def __init__(self, label: str | None, json: bool, engines: dict[str, str]) -> None:
-        self.label = label
-        self.engines = engines
-        self.json = json
-        self.live = not json and sys.stdout.isatty()
-        self.started = False
-
-    def piece(self, piece: object) -> None:
-        if self.live:
-            self._begin()
-            print(getattr(piece, "text", "") if self.started else "", end="", flush=True)
-
-    def refuse(self, name: str, error: InputError) -> None:
-        """A picture among several that cannot be used."""
-        import msgspec
-
-        if self.json:
-            fields = {"exit_code": error.exit_code, "message": error.message, "hint": error.hint}
-            print(msgspec.json.encode({"picture": _told(name), "error": fields}).decode(), flush=True)
-        print(f"error: {error.message}", file=sys.stderr)
-
-    def finish(self, name: str, answer: Answer) -> None:
-        import msgspec
-
-        if self.json:
-            told = {"picture": _told(name), **msgspec.structs.asdict(answer), "engines": self.engines}
-            print(msgspec.json.encode(told).decode(), flush=True)
-            return
-        if self.live:
-            print()
-        else:
-            self._begin()
-            print(answer.text, flush=True)
-        for warning in answer.warnings:
-            print(f"warning: {name}: {warning}", file=sys.stderr)
-
-    def _begin(self) -> None:
-        if self.label and not self.started:
-            print(f"{self.label}: ", end="")
-        self.started = True
+def _answers(
+    ask: Callable[..., Answer], names: Sequence[str], show: Callable[[str, Piece], None]
+) -> Iterator[tuple[str, Answer | InputError]]:
+    """Each picture with its answer or what is wrong with it, in order; what reads several at once would do so here."""
+    for name in names:
+        try:
+            yield name, ask(_read_stdin() if name == STDIN else name, show=partial(show, name))
+        except InputError as error:
+            yield name, error
 
 
-def _read_stdin() -> bytes:
-    from mmedge.media.image import read_stream
+def check_task(task: str, tasks: Sequence[str]) -> None:
+    """Refuse what a bundle cannot do.
 
-    if sys.stdin is None:
-        raise InputError("standard input is closed", hint="name a file, or pipe a picture in")
-    return read_stream(sys.stdin.buffer, "standard input")
-
-
-def _check_task(pipeline: Pipeline, task: str) -> None:
-    if task not in pipeline.tasks:
-        raise UsageError(f"this bundle cannot `{task}`", hint=f"it can: {', '.join(pipeline.tasks)}")
+    Raises:
+        UsageError: naming what it can.
+    """
+    if task not in tasks:
+        raise UsageError(f"this bundle cannot `{task}`", hint=f"it can: {', '.join(tasks)}")
 
 
-def _expand(pictures: Sequence[str]) -> Iterator[str]:
-    """Folders become the pictures inside them, in order of their names."""
+def expand(pictures: Sequence[str]) -> Iterator[str]:
+    """Folders become the pictures inside them, in order of their names.
+
+    Raises:
+        UsageError: an option that does not exist is among them.
+        InputError: a folder has no pictures.
+    """
     from mmedge.core.samples import PICTURES
 
     for name in pictures:
@@ -154,6 +153,9 @@ def _expand(pictures: Sequence[str]) -> Iterator[str]:
             yield name
 
 
-def _told(name: str) -> str:
-    """A file name as JSON can hold it: bytes that are no text are written as escapes."""
-    return os.fsencode(name).decode(errors="backslashreplace")
+def _read_stdin() -> bytes:
+    from mmedge.media.image import read_stream
+
+    if sys.stdin is None:
+        raise InputError("standard input is closed", hint="name a file, or pipe a picture in")
+    return read_stream(sys.stdin.buffer, "standard input")
