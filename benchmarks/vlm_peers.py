@@ -29,13 +29,13 @@ from mmedge.profiling.run import Candidate, Inputs, Run
 
 THREADS = 2
 LIMIT = 64
-SIDE = 512
-"""Pixels of the picture: one tile."""
+SIDES = {"smolvlm_256m": 512, "llava_onevision_05b": 384, "qwen2_vl_2b": 448}
+"""Pixels of the picture: one tile, or one beside one of the whole, where a model has tiles."""
 QUESTION = (
     "Look at the picture and describe what can be seen in it, from the left to the right: which things there are, "
     "which colour each of them has, and where they are."
 )
-"""With the rows of one tile about 110 tokens."""
+"""With the rows of SmolVLM's tile 117 tokens."""
 
 
 class Peer(NamedTuple):
@@ -92,11 +92,11 @@ def candidates(model: str, bundles: Sequence[Path], wanted: Sequence[str]) -> It
         yield from candidates_of(bundles, threads=(THREADS,))
 
 
-def inputs(bundles: Sequence[Path]) -> Inputs:
+def inputs(model: str, bundles: Sequence[Path]) -> Inputs:
     """One picture and one question."""
-    folder = WORK / "vlm_inputs"
+    folder, side = WORK / "vlm_inputs" / model, SIDES[model]
     folder.mkdir(parents=True, exist_ok=True)
-    picture = inputs_of((), f"synthetic:{SIDE}x{SIDE}", None, folder).items[0].file
+    picture = inputs_of((), f"synthetic:{side}x{side}", None, folder).items[0].file
     rows = folder / "questions.jsonl"
     rows.write_text(json.dumps({"image": picture, "question": QUESTION}) + "\n")
     return inputs_of(bundles, str(rows), "ask", folder)
@@ -110,7 +110,7 @@ def note(model: str, run: Run, file: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="a name that benchmarks/models/vision_language.py knows")
+    parser.add_argument("model", choices=SIDES)
     parser.add_argument("bundles", type=Path, nargs="*", help="bundles of the same checkpoint")
     parser.add_argument("--peers", default="", help="scripts in benchmarks/peers, as in transformers_vlm,llama_cpp_vlm")
     parser.add_argument("--budget", type=float, default=900.0, help="seconds for the rounds")
@@ -129,7 +129,7 @@ def main() -> None:
     )
     found = profile(
         list(candidates(options.model, options.bundles, [name for name in options.peers.split(",") if name])),
-        inputs(options.bundles),
+        inputs(options.model, options.bundles),
         settings,
         save=WORK / f"vlm_{options.model}_run.json",
         say=lambda line: print(line, file=sys.stderr),
