@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from collections.abc import Callable
 
 from mmedge.core.names import readable
 
@@ -17,17 +18,18 @@ WIDTH = 24
 class Bar:
     """A bar on standard error, if that is a terminal; gone when the ``with`` block ends."""
 
-    def __init__(self, total: int, *, hidden: bool = False) -> None:
+    def __init__(self, total: int, *, hidden: bool = False, now: Callable[[], float] = time.monotonic) -> None:
         self.total = total
         self.done = 0
         self.live = not hidden and total > 1 and sys.stderr is not None and sys.stderr.isatty()
-        self._begun = time.monotonic()
+        self._now = now
+        self._begun = now()
         self._shown = False
 
     def step(self, name: str) -> None:
         """One more is done."""
         self.done += 1
-        seconds = time.monotonic() - self._begun
+        seconds = self._now() - self._begun
         if self.live and seconds > PATIENCE_S and self.done < self.total:
             line = f"{drawn(self.done, self.total, seconds)}  {readable(name)}"
             print(line[: shutil.get_terminal_size().columns - 1], end="", file=sys.stderr, flush=True)

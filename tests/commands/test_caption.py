@@ -1,10 +1,15 @@
 import io
 import json
 import os
+import shutil
+import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
+
+from mmedge.core.bundle import open_bundle
 
 slow = pytest.mark.slow
 
@@ -128,3 +133,58 @@ def test_where_the_engine_is_missing_a_fall_back_answers_and_says_so(
 def test_a_mistyped_engine_is_a_usage_error(mmedge, captioner, pictures):
     shown = mmedge("caption", captioner, pictures / "red.png", "--backend", "onnxruntine")
     assert shown.code == 2 and "did you mean `onnxruntime`?" in shown.err
+
+
+def test_resuming_needs_a_file(mmedge, tmp_path):
+    shown = mmedge("caption", tmp_path, "photo.jpg", "--resume")
+    assert shown.code == 2 and "--resume" in shown.err
+
+
+@slow
+def test_answers_go_into_a_file_as_json_lines(mmedge, captioner, pictures, tmp_path):
+    plain = mmedge("caption", captioner, pictures, "--json")
+    output = tmp_path / "answers.jsonl"
+    assert mmedge("caption", captioner, pictures, "-o", output) == (0, "", "answered 2 of 2 pictures\n")
+    want, lines = ([*map(json.loads, text.splitlines())] for text in (plain.out, output.read_text()))
+    for name in ("picture", "text", "tokens", "engines"):
+        assert [line[name] for line in lines] == [line[name] for line in want]
+    assert {line["digest"] for line in lines} == {open_bundle(captioner).digest}
+
+
+@slow
+def test_resuming_answers_only_what_is_left_and_says_so(mmedge, captioner, pictures, tmp_path):
+    output = tmp_path / "answers.jsonl"
+    mmedge("caption", captioner, pictures / "red.png", "-o", output)
+    shown = mmedge("caption", captioner, pictures, pictures / "notes.txt", "-o", output, "--resume", "--json")
+    assert shown.code == 3 and f"skipped 1 of 3 pictures, answered in `{output}` already" in shown.err
+    told = json.loads(shown.out)
+    assert (told["answered"], told["skipped"]) == (1, 1)
+    assert told["bad"][0]["picture"] == str(pictures / "notes.txt") and told["bad"][0]["error"]["exit_code"] == 3
+    assert "answered 1 of 3 pictures, 1 could not be used" in shown.err
+    named = [json.loads(line)["picture"] for line in output.read_text().splitlines()]
+    assert named == [str(pictures / "red.png"), str(pictures / "blue.png")]
+
+
+@slow
+def test_where_all_is_answered_no_engine_is_opened(mmedge, captioner, pictures, tmp_path, monkeypatch):
+    output = tmp_path / "answers.jsonl"
+    mmedge("caption", captioner, pictures, "-o", output)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert mmedge("caption", captioner, pictures, "-o", output, "--resume").code == 0
+
+
+@slow
+def test_after_a_kill_each_picture_is_answered_once(mmedge, captioner, pictures, tmp_path):
+    for index in range(40):
+        shutil.copy(pictures / "red.png", pictures / f"{index}.png")
+    output = tmp_path / "answers.jsonl"
+    command = [sys.executable, "-m", "mmedge", "caption", captioner, pictures, "-o", output]
+    child = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    while child.poll() is None and not (output.exists() and output.read_bytes().count(b"\n") > 2):
+        time.sleep(0.005)
+    child.kill()
+    child.wait(60)
+    before = output.read_bytes().count(b"\n")
+    assert mmedge("caption", captioner, pictures, "-o", output, "--resume").code == 0
+    named = [json.loads(line)["picture"] for line in output.read_text().splitlines()]
+    assert len(named) == len(set(named)) == 42 and before > 2
