@@ -72,7 +72,8 @@ GUARD = ("Where", "Less", "ReduceSum", "Cast", "Greater")
 
 
 def drop_guards(graph: onnx_ir.Graph) -> None:
-    """Take out what sets rows to zero that ``attention_bias`` hides from everything."""
+    """Take out what sets rows to zero that ``attention_bias`` hides from everything: neither windows nor blocks hide a
+    token from itself."""
     for node in list(graph):
         if node.op_type == GUARD[0] and _watches_bias(node):
             onnx_ir.convenience.replace_all_uses_with(node.outputs[0], node.inputs[2])
@@ -84,6 +85,8 @@ def _watches_bias(node: onnx_ir.Node | None) -> bool:
         if node is None or node.op_type != kind or node.inputs[0] is None:
             return False
         value, node = node.inputs[0], node.inputs[0].producer()
+    while node is not None and node.op_type == "Where" and node.inputs[2] is not None:  # windows and blocks
+        value, node = node.inputs[2], node.inputs[2].producer()
     return value.name == "attention_bias"
 
 

@@ -4,7 +4,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from mmedge.export.decoder import choose_token, close_decoder, split_wide_products
+from mmedge.export.decoder import choose_token, close_decoder, drop_guards, split_wide_products
 
 WIDTH, VOCABULARY = 16, 40_000
 
@@ -52,3 +52,28 @@ def test_parts_are_as_many_as_are_needed():
     split_wide_products(program.graph, contiguous_mb=1)
     largest = max(value.const_value.size for value in program.graph.initializers.values() if value.uses())
     assert largest * 2 * 1.5 <= 1 << 20
+
+
+GUARDED = """
+<ir_version: 10, opset_import: ["" : 20]>
+guarded (float[1, 1, L, 8] attention_bias, bool[1, 1, L, 8] far, float[1, 1, L, 4] attended) => (float[1, 1, L, 4] end)
+<float unseen = {-6000.0}, float lowest = {-inf}, float none = {0.0}, float one = {1.0}, int64[1] last = {-1}>
+{
+    other = Neg(attention_bias)
+    bias = Where(far, unseen, MASK)
+    seen = Greater(bias, lowest)
+    number = Cast<to = 1>(seen)
+    sum = ReduceSum(number, last)
+    blind = Less(sum, one)
+    out = Where(blind, none, attended)
+    end = Identity(out)
+}
+"""
+
+
+@pytest.mark.parametrize(("mask", "left"), [("attention_bias", ["Identity"]), ("other", ["Neg", "Where", "Greater"])])
+def test_guards_go_where_windows_are_all_that_was_added_to_the_bias(mask, left):
+    program = onnx_ir.from_onnx_text(GUARDED.replace("MASK", mask))
+    drop_guards(program.graph)
+    onnx_ir.passes.common.RemoveUnusedNodesPass()(program)
+    assert [node.op_type for node in program.graph][:3] == left
