@@ -43,7 +43,9 @@ test: $(READY)
 	$(BIN)/pytest
 
 test-slow: $(READY)
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow --ignore tests/families
+	@# Hours of exports in one thread each: two at a time, those of one export in one process.
+	$(BIN)/pytest -m slow -n 2 --dist loadgroup tests/families
 
 lint: $(READY)
 	$(BIN)/ruff check

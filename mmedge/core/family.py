@@ -7,7 +7,7 @@ of the prompt's ``looks``. So a new kind of model needs no change outside its ow
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
@@ -66,6 +66,11 @@ class Cache(Protocol):
         ...
 
 
+def role_of(inputs: Iterable[Port], cache: CacheShape | None) -> str:
+    """``decode`` for graphs that are run once a token, ``tower`` for the others."""
+    return "decode" if cache or any(port.name in STEP_INPUTS for port in inputs) else "tower"
+
+
 @dataclass(frozen=True)
 class Component:
     """A part of a model that becomes one graph.
@@ -89,8 +94,8 @@ class Component:
 
     @property
     def role(self) -> str:
-        """``decode`` for the graph that is run once a token, ``tower`` for the others."""
-        return "decode" if self.cache else "tower"
+        """``decode`` for graphs that are run once a token, ``tower`` for the others."""
+        return role_of(self.inputs, self.cache)
 
 
 class Turn(Struct, frozen=True):

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from mmedge.core.family import role_of
 from mmedge.core.names import folders_of, is_digest, is_file_name, is_plain_name, shown
 from mmedge.core.ports import CacheShape, Port, Span
 from mmedge.core.recipe import Acceptance
@@ -70,8 +71,8 @@ class Graph(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def role(self) -> str:
-        """``decode`` for the graph that is run once a token, ``tower`` for the others."""
-        return "decode" if self.cache else "tower"
+        """``decode`` for graphs that are run once a token, ``tower`` for the others."""
+        return role_of(self.inputs, self.cache)
 
 
 class File(Struct, frozen=True, forbid_unknown_fields=True):

@@ -37,7 +37,7 @@ class Engine:
     ) -> None:
         self.graphs = tuple(graphs)
         self.sessions = sessions
-        self.each_step = tuple(graph for graph in self.graphs if graph.cache or _reads(graph, STEP_INPUTS))
+        self.each_step = tuple(graph for graph in self.graphs if graph.role == "decode")
         self.chooses = any(port.name == "token" for graph in self.each_step for port in graph.outputs)
         self.once = tuple(graph for graph in self.graphs if graph not in self.each_step)
         self._arrange = arrange or _put_together
@@ -238,10 +238,6 @@ def _as_rows(port: Port, tensor: np.ndarray) -> np.ndarray:
         return tensor
     axis = port.shape.index("batch")
     return np.swapaxes(tensor, axis, axis + 1)
-
-
-def _reads(graph: Graph, names: tuple[str, ...]) -> bool:
-    return any(port.name in names for port in graph.inputs)
 
 
 def _known(graph: Graph, values: Tensors) -> Tensors:

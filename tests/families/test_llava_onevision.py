@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 from PIL import Image
 
+from mmedge.core.bundle import Graph
 from mmedge.core.family import Prompt, Request, Turn
 from mmedge.errors import BundleError, ModelError
 from mmedge.families import _decoder_only as shared
@@ -189,10 +190,7 @@ def answer(config, model, prompt: Prompt):
 
     components = FAMILY.components(config)
     sessions = {each.name: TorchSession(each, model) for each in components}
-    graphs = [
-        SimpleNamespace(component=each.name, inputs=each.inputs, outputs=each.outputs, cache=each.cache)
-        for each in components
-    ]
+    graphs = [Graph(each.name, "", each.inputs, each.outputs, "float32", each.cache) for each in components]
     engine = Engine(graphs, sessions, arranging(FAMILY, config))
     engine.begin(engine.encode(prompt))
     return decode(engine.choose, prompt, limit=12)

@@ -67,7 +67,7 @@ def _spread(model: LlavaForConditionalGeneration) -> None:
     with torch.no_grad():
         for name, weight in model.model.vision_tower.named_parameters():
             if weight.ndim > 1:
-                weight.normal_(std=0.3 if "proj" in name or "fc" in name else 1.0)
+                weight.normal_(std=1.7 * weight.shape[1] ** -0.5 if "proj" in name or "fc" in name else 1.0)
 
 
 def _pictures(first: bool) -> Any:

@@ -43,7 +43,7 @@ def make(config: dict[str, Any], folder: Path) -> Path:
     with torch.no_grad():  # the tower's own make nearly the same of every picture
         for name, weight in model.model.vision_tower.named_parameters():
             if weight.ndim > 1:
-                weight.normal_(std=0.2 if "proj" in name or "fc" in name else 0.5)
+                weight.normal_(std=1.2 * weight.shape[1] ** -0.5 if "proj" in name or "fc" in name else 0.5)
     model.generation_config.eos_token_id = 2
     model.save_pretrained(folder)
     side = config["vision_config"]["image_size"]
