@@ -36,7 +36,7 @@ from mmedge.profiling.messages import (
     read_order,
     send,
 )
-from mmedge.runtime.pipeline import Answer, Clock, Piece, load
+from mmedge.runtime.pipeline import Answer, Clock, Piece, Pipeline, open_pipeline
 from mmedge.runtime.verify import verify
 
 
@@ -76,12 +76,17 @@ Check: TypeAlias = Callable[[Load], tuple[str, ...]]
 """What is wrong with the answers of a bundle; nothing if nothing is."""
 
 
+def afresh(path: Path, *, backend: str | None = None, threads: int = 0) -> Pipeline:
+    """A bundle that remembers nothing of what it was asked before: the same inputs are asked again and again."""
+    return open_pipeline(open_bundle(path), backend=backend, threads=threads)
+
+
 class Worker:
     """Carries out orders with the bundle that the first one opened."""
 
     def __init__(
         self,
-        opener: Callable[..., Answering] = load,
+        opener: Callable[..., Answering] = afresh,
         check: Check = golden_failures,
         clock_ns: Callable[[], int] = time.perf_counter_ns,
     ) -> None:
@@ -163,7 +168,7 @@ def _clock(weigh: bool) -> Clock:
 
 
 def main(
-    opener: Callable[..., Answering] = load,
+    opener: Callable[..., Answering] = afresh,
     check: Check = golden_failures,
     clock_ns: Callable[[], int] = time.perf_counter_ns,
 ) -> None:

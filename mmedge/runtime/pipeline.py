@@ -109,7 +109,7 @@ class Pipeline:
         tasks: tuple[str, ...],
         backends: dict[str, str] | None = None,
         *,
-        look_ahead: bool = True,
+        look_ahead: bool = False,
     ) -> None:
         self.family = family
         self.config = config
@@ -329,16 +329,17 @@ class Pipeline:
 def load(path: Path | str, *, backend: str | None = None, threads: int = 0) -> Pipeline:
     """Open the bundle in the folder ``path`` on this device; see `open_pipeline`. What it has seen it remembers: a
     second question about a picture does not encode it again."""
-    return open_pipeline(open_bundle(Path(path)), backend=backend, threads=threads, remember=True)
+    return open_pipeline(open_bundle(Path(path)), backend=backend, threads=threads, remember=True, look_ahead=True)
 
 
 def open_pipeline(
-    bundle: Bundle, *, backend: str | None = None, threads: int = 0, remember: bool = False, look_ahead: bool = True
+    bundle: Bundle, *, backend: str | None = None, threads: int = 0, remember: bool = False, look_ahead: bool = False
 ) -> Pipeline:
     """Open a bundle's graphs, compiled first where the backend needs that.
 
     ``backend`` overrides the target's choice for every graph, and its fall-backs; ``threads`` 0 means all cores.
-    Features of pictures, and what the cache holds, are used again where they can be if it shall ``remember``.
+    Features of pictures, and what the cache holds, are used again where they can be if it shall ``remember``; tokens are
+    guessed from the text so far, and checked several at once, if it shall ``look_ahead`` and the engine can.
 
     Raises:
         UsageError: no backend has this name, or there are fewer cores than ``threads``.
