@@ -15,7 +15,7 @@ from mmedge.core.family import Component, Config, Family, Prompt, Request
 from mmedge.core.ports import Port, Tensors
 from mmedge.errors import InputError, ModelError
 from mmedge.families import _decoder_only as shared
-from mmedge.media.image import normalise, resize
+from mmedge.media.image import normalise_as, resize
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,7 +93,7 @@ def tiles_of(picture: np.ndarray, settings: Config) -> list[np.ndarray]:
     resample, most = settings.get("resample", BICUBIC), settings.get("max_patches", 12)
     if most <= 1:
         whole = resize(picture, height, width, resample) if settings.get("do_resize", True) else picture
-        return [_numbers(whole, settings)]
+        return [normalise_as(whole, settings)]
     rows, columns = grid_of(picture.shape[:2], (height, width), settings.get("min_patches", 1), most)
     stretched = resize(picture, rows * height, columns * width, resample)
     tiles = [
@@ -103,7 +103,7 @@ def tiles_of(picture: np.ndarray, settings: Config) -> list[np.ndarray]:
     ]
     if len(tiles) > 1:
         tiles.append(resize(picture, height, width, resample))
-    return [_numbers(tile, settings) for tile in tiles]
+    return [normalise_as(tile, settings) for tile in tiles]
 
 
 def grid_of(picture: tuple[int, ...], tile: tuple[int, int], fewest: int, most: int) -> tuple[int, int]:
@@ -122,13 +122,6 @@ def grid_of(picture: tuple[int, ...], tile: tuple[int, int], fewest: int, most: 
         if gap < closest or (gap == closest and large_enough):
             best, closest = (rows, columns), gap
     return best
-
-
-def _numbers(tile: np.ndarray, settings: Config) -> np.ndarray:
-    scale = settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 1
-    if not settings.get("do_normalize", True):
-        return normalise(tile, scale=scale)
-    return normalise(tile, settings["image_mean"], settings["image_std"], scale)
 
 
 def _written(config: Config, tiles: int) -> str:

@@ -14,7 +14,7 @@ from mmedge.core.family import Component, Config, Family, Prompt, Request
 from mmedge.core.ports import Port, Tensors
 from mmedge.errors import InputError
 from mmedge.families import _decoder_only as shared
-from mmedge.media.image import normalise, resize
+from mmedge.media.image import normalise_as, resize
 
 if TYPE_CHECKING:
     import torch
@@ -64,14 +64,14 @@ def tiles_of(picture: np.ndarray, settings: Config) -> tuple[list[np.ndarray], i
     if settings.get("do_resize", True):
         picture = resize(picture, *_scaled(picture, settings["size"]), resample)
     if not settings.get("do_image_splitting", True):
-        return [_numbers(resize(picture, side, side, resample), settings)], 0, 0
+        return [normalise_as(resize(picture, side, side, resample), settings)], 0, 0
     picture = resize(picture, *_whole_tiles(picture, side), resample)
     rows, columns = picture.shape[0] // side, picture.shape[1] // side
     if rows == columns == 1:
-        return [_numbers(picture, settings)], 0, 0
+        return [normalise_as(picture, settings)], 0, 0
     corners = [(row * side, column * side) for row in range(rows) for column in range(columns)]
     tiles = [picture[top : top + side, left : left + side] for top, left in corners]
-    return [_numbers(tile, settings) for tile in (*tiles, resize(picture, side, side, resample))], rows, columns
+    return [normalise_as(tile, settings) for tile in (*tiles, resize(picture, side, side, resample))], rows, columns
 
 
 def _scaled(picture: np.ndarray, size: Config) -> tuple[int, int]:
@@ -109,13 +109,6 @@ def _whole_tiles(picture: np.ndarray, side: int) -> tuple[int, int]:
 
 def _multiple(length: int, side: int) -> int:
     return max(1, -(-length // side)) * side
-
-
-def _numbers(tile: np.ndarray, settings: Config) -> np.ndarray:
-    scale = settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 1
-    if not settings.get("do_normalize", True):
-        return normalise(tile, scale=scale)
-    return normalise(tile, settings["image_mean"], settings["image_std"], scale)
 
 
 def _written(config: Config, rows: int, columns: int) -> str:

@@ -156,6 +156,14 @@ def normalise(
     return np.stack([table[:, channel].take(pixels[:, :, channel]) for channel in range(3)])[None]
 
 
+def normalise_as(pixels: np.ndarray, settings: Mapping[str, Any]) -> np.ndarray:
+    """`normalise` by ``do_rescale``, ``do_normalize`` and what belongs to them, both done unless denied."""
+    scale = settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 1
+    if not settings.get("do_normalize", True):
+        return normalise(pixels, scale=scale)
+    return normalise(pixels, settings["image_mean"], settings["image_std"], scale)
+
+
 # No constraints on the parts: msgspec 0.22 reads memory that is not its own where a union has a constrained number and
 # a tuple of fixed length.
 _Size: TypeAlias = "dict[str, int] | int"
