@@ -18,6 +18,9 @@ from mmedge.runtime.pipeline import Clock, Pipeline, look
 LIMIT = 512
 """Tokens of an answer unless the user says otherwise; people who talk can stop it."""
 
+_STAGES = {"prepare": "preprocess", "encode": "encode", "prefill": "prefill", "decode": "decode_loop"}
+"""Stages of an answer as users are told them."""
+
 
 class Seen(Struct, frozen=True):
     """A picture and what the user calls it."""
@@ -79,10 +82,7 @@ def ended(reply: Reply) -> str | None:
 
 def spent(reply: Reply) -> str:
     """Its times and tokens in a line."""
-    stages = ", ".join(
-        f"{title} {reply.stages_ms.get(stage, 0.0):.0f}"
-        for title, stage in (("encode", "encode"), ("prefill", "prefill"), ("decode", "decode_loop"))
-    )
+    stages = ", ".join(f"{title} {reply.stages_ms.get(stage, 0.0):.0f}" for title, stage in _STAGES.items())
     first = "-" if reply.first_token_ms is None else f"{reply.first_token_ms:.0f} ms"
     rate = "-" if reply.tokens_per_second is None else f"{reply.tokens_per_second:.1f}"
     used = f"{reply.context_tokens} of {reply.context_limit} tokens read"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ from mmedge.errors import InputError
 if TYPE_CHECKING:
     from mmedge.commands._kept_answers import KeptAnswers
     from mmedge.runtime.pipeline import Answer, Piece
+
+_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Printer:
@@ -26,7 +29,7 @@ class Printer:
     def piece(self, name: str, piece: Piece) -> None:
         if self.live:
             self._label(name)
-            print(piece.text, end="", flush=True)
+            print(for_terminal(piece.text), end="", flush=True)
 
     def refuse(self, name: str, error: InputError) -> None:
         """A picture that cannot be used; the only one is an error of the command."""
@@ -101,6 +104,11 @@ def json_line(fields: dict[str, object]) -> str:
     import msgspec
 
     return msgspec.json.encode(fields).decode()
+
+
+def for_terminal(text: str) -> str:
+    """What a model wrote without characters that steer a terminal: it may repeat what a picture tells it to."""
+    return _STEERING.sub("", text)
 
 
 def told(error: InputError) -> dict[str, object]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from mmedge.commands._answer import STDIN, Answering, Dashed, check_task, expand
 from mmedge.commands._lines import CtrlC, EndOfTalk, is_typed, piped_lines, typed_lines
-from mmedge.commands._shown_answers import json_line, told
+from mmedge.commands._shown_answers import for_terminal, json_line, told
 from mmedge.core.names import readable
 from mmedge.errors import ContextError, InputError, UsageError
 from mmedge.signals import SIGNALLED
@@ -143,7 +143,7 @@ class Chat:
     def _piece(self, text: str) -> None:
         text = text if self._begun else text.lstrip()
         if self.live and text:
-            print(text, end="", flush=True)
+            print(for_terminal(text), end="", flush=True)
             self._begun = True
 
     def _show(self, reply: Reply, message: str, pictures: list[str]) -> None:
@@ -192,7 +192,7 @@ class Chat:
     def _history(self, rest: str) -> None:
         for said in self.conversation.said:
             pictures = "".join(f"[{name}] " for name in said.names)
-            _notice(f"> {pictures}{said.turn.text}\n{said.turn.answer}")
+            _notice(f"> {pictures}{said.turn.text}\n{for_terminal(said.turn.answer)}")
         if not self.conversation.said:
             _notice("(nothing was said yet)")
 

@@ -146,7 +146,7 @@ def test_timings_are_told_after_each_answer_until_they_are_off(talk):
     _, _, err = talk("/timings", "hello", "/timings off", "again")
     told = [line for line in err.splitlines() if "first token" in line]
     assert len(told) == 1
-    assert all(word in told[0] for word in ("tokens/s", "encode", "prefill", "decode", "of 40 tokens"))
+    assert all(word in told[0] for word in ("tokens/s", "prepare", "encode", "prefill", "decode", "of 40 tokens"))
 
 
 def test_quit_ends_before_the_lines_that_follow(talk):
@@ -206,7 +206,7 @@ def test_standard_input_cannot_be_a_picture(mmedge, tmp_path):
 
 @slow
 def test_a_bundle_that_cannot_chat_says_so_in_a_line(mmedge, captioner):
-    assert mmedge("chat", captioner) == (2, "", "error: this bundle cannot `chat`\n\nhint: it can: caption\n")
+    assert mmedge("chat", captioner) == (2, "", "error: this bundle cannot `chat`\n\nhint: it can: caption, ask\n")
 
 
 @slow
