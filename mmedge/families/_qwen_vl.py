@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
 
-from mmedge.core.family import Component, Config, Prompt, Request
+from mmedge.core.family import Component, Config, Insertion, Prompt, Request
 from mmedge.core.ports import Port, Span, Tensors
 from mmedge.errors import InputError
 from mmedge.families import _decoder_only as shared
@@ -71,50 +71,84 @@ def side_of_group(settings: Config) -> int:
     return int(settings["patch_size"] * settings["merge_size"])
 
 
+class Grid(NamedTuple):
+    """How the groups of a picture, or of a piece of a video, lie."""
+
+    slices: int
+    """Of time."""
+    rows: int
+    columns: int
+    interval: float = 1.0
+    """Positions from one slice of time to the next."""
+
+
+class Film(NamedTuple):
+    """A video, every slice of which is a look."""
+
+    looks: list[Tensors]
+    text: str
+    """In which every video token stands for a group."""
+    grids: list[Grid]
+
+
+Told: TypeAlias = Callable[[Config, int, int], Tensors]
+"""What else a family's ``vision`` is told about the groups of a picture, by their rows and columns."""
+
+
 def prepare(
-    config: Config,
-    tokenizer: Tokenizer,
-    request: Request,
-    more: Callable[[Config, int, int], Tensors] | None = None,
+    config: Config, tokenizer: Tokenizer, request: Request, film: Callable[[Config, Request], Film], told: Told
 ) -> Prompt:
-    """Patches, tokens and positions as the checkpoint's processor and model make them; ``more(config, rows, columns)``
-    gives what else ``vision`` is told about the groups of a picture.
+    """Patches, tokens and positions as the checkpoint's processor and model make them; ``film`` reads a video.
 
     Raises:
         InputError: a picture is too long for its width, or the prompt for the model.
     """
-    if request.frames:
-        raise InputError("this model looks at pictures here, not at videos")
-    settings, looks, grids = config["image"], [], []
+    settings, looks, grids, video = config["image"], [], [], Film([], "", [])
     for picture in shared.pictures_of(request):
-        groups, rows, columns = groups_of(picture, settings)
-        places = patch_positions(rows, columns, settings["merge_size"])
-        told = more(config, rows, columns) if more else {}
-        looks.append({"pixel_values": groups, "patch_positions": places, **told})
-        grids.append((rows, columns))
-    texts = [config["text"]["image_token"] * (rows * columns) for rows, columns in grids]
-    made = shared.prompt(config, tokenizer, request, texts, looks)
-    is_picture = made.tokens == shared.image_token_id(config)
-    return msgspec.structs.replace(made, positions=positions(is_picture, grids))
+        rows, columns = grid(picture.shape[0], picture.shape[1], settings)
+        looks.append(look([picture], rows, columns, settings) | told(config, rows, columns))
+        grids.append(Grid(1, rows, columns))
+    if request.frames:
+        video = film(config, request)
+    texts = [config["text"]["image_token"] * (rows * columns) for _, rows, columns, _ in grids]
+    made = shared.prompt(config, tokenizer, request, texts, [*looks, *video.looks], video.text)
+    is_seen = np.isin(made.tokens, (shared.image_token_id(config), config["model"]["video_token_id"]))
+    seen = Insertion(shared.FEATURES, shared.ROWS, np.flatnonzero(is_seen))
+    found = positions(is_seen, [*grids, *video.grids])
+    return msgspec.structs.replace(made, insertions=(seen,) if made.looks else (), positions=found)
 
 
-def groups_of(picture: np.ndarray, settings: Config) -> tuple[np.ndarray, int, int]:
-    """Patches by groups, float32 ``[groups, patches of a group, values of a patch]``, and in how many rows and columns
-    the groups lie. A patch holds a picture several times, as if it were so many frames of a video."""
-    patch, merge, side = settings["patch_size"], settings["merge_size"], side_of_group(settings)
+def nothing(config: Config, rows: int, columns: int) -> Tensors:
+    """Where ``vision`` is told of nothing but the patches."""
+    return {}
+
+
+def look(frames: Sequence[np.ndarray], rows: int, columns: int, settings: Config) -> Tensors:
+    """Patches by groups, float32 ``[groups, patches of a group, values of a patch]``, and where they lie. A patch holds
+    the same place of several frames, or of a picture several times."""
+    patch, merge, depth = settings["patch_size"], settings["merge_size"], settings["temporal_patch_size"]
+    planes = np.concatenate([_planes(frame, rows, columns, settings) for frame in frames])
+    planes = np.repeat(planes, depth // len(frames), axis=0)
+    cut = planes.reshape(depth, 3, rows, merge, patch, columns, merge, patch).transpose(2, 5, 3, 6, 1, 0, 4, 7)
+    return {
+        "pixel_values": cut.reshape(rows * columns, merge**2, -1),
+        "patch_positions": patch_positions(rows, columns, merge),
+    }
+
+
+def _planes(picture: np.ndarray, rows: int, columns: int, settings: Config) -> np.ndarray:
+    side = side_of_group(settings)
     if settings.get("do_resize", True):
-        height, width = picture.shape[:2]
-        rows, columns = grid(height, width, settings)
         picture = resize(picture, rows * side, columns * side, settings.get("resample", 3))
-    rows, columns = picture.shape[0] // side, picture.shape[1] // side
-    planes = _numbers(picture, settings)[0].reshape(3, rows, merge, patch, columns, merge, patch)
-    patches = planes.transpose(1, 4, 2, 5, 0, 3, 6)[:, :, :, :, :, None]
-    frames = np.repeat(patches, settings["temporal_patch_size"], axis=5)
-    return frames.reshape(rows * columns, merge**2, -1), rows, columns
+    scale = settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 1
+    if not settings.get("do_normalize", True):
+        return normalise(picture, scale=scale)
+    return normalise(picture, settings["image_mean"], settings["image_std"], scale)
 
 
-def grid(height: int, width: int, settings: Config) -> tuple[int, int]:
-    """Rows and columns of groups that a picture is scaled to.
+def grid(height: int, width: int, settings: Config, frames: int = 1, counted: int = 1) -> tuple[int, int]:
+    """Rows and columns of groups that a picture is scaled to, or each of so many frames, of which so many are counted
+    when they are compared with the bounds.
 
     Raises:
         InputError: it is too long.
@@ -126,20 +160,13 @@ def grid(height: int, width: int, settings: Config) -> tuple[int, int]:
         )
     side, size = side_of_group(settings), settings["size"]
     rows, columns = round(height / side), round(width / side)
-    if rows * columns * side**2 > size["longest_edge"]:
-        shrink = math.sqrt(height * width / size["longest_edge"])
+    if counted * rows * columns * side**2 > size["longest_edge"]:
+        shrink = math.sqrt(frames * height * width / size["longest_edge"])
         return max(1, math.floor(height / shrink / side)), max(1, math.floor(width / shrink / side))
-    if rows * columns * side**2 < size["shortest_edge"]:
-        grow = math.sqrt(size["shortest_edge"] / (height * width))
+    if counted * rows * columns * side**2 < size["shortest_edge"]:
+        grow = math.sqrt(size["shortest_edge"] / (frames * height * width))
         return math.ceil(height * grow / side), math.ceil(width * grow / side)
     return rows, columns
-
-
-def _numbers(picture: np.ndarray, settings: Config) -> np.ndarray:
-    scale = settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 1
-    if not settings.get("do_normalize", True):
-        return normalise(picture, scale=scale)
-    return normalise(picture, settings["image_mean"], settings["image_std"], scale)
 
 
 def patch_positions(rows: int, columns: int, merge: int) -> np.ndarray:
@@ -149,20 +176,21 @@ def patch_positions(rows: int, columns: int, merge: int) -> np.ndarray:
     return np.stack(np.broadcast_arrays(row, column), -1).reshape(rows * columns, merge**2, 2)
 
 
-def positions(is_picture: np.ndarray, grids: Sequence[tuple[int, int]]) -> np.ndarray:
-    """Of every token, int64 ``[3, 1, length]``: those of a text count on along all axes, those of a picture's groups
-    say row and column, and what follows goes on after the larger of the two."""
-    found = np.empty((AXES, 1, len(is_picture)), np.int64)
-    places, token, position = np.flatnonzero(is_picture), 0, 0
-    for rows, columns in grids:
-        begin, places = places[0], places[rows * columns :]
-        end = begin + rows * columns
+def positions(is_seen: np.ndarray, grids: Sequence[Grid]) -> np.ndarray:
+    """Of every token, int64 ``[3, 1, length]``: those of a text count on along all axes, those of groups say slice, row
+    and column, and what follows goes on after the larger of the last two."""
+    found = np.empty((AXES, 1, len(is_seen)), np.int64)
+    places, token, position = np.flatnonzero(is_seen), 0, 0
+    for slices, rows, columns, interval in grids:
+        begin, places = places[0], places[slices * rows * columns :]
+        end = begin + slices * rows * columns
         found[:, :, token:begin] = np.arange(position, position + begin - token)
         position += begin - token
-        lie = np.broadcast_arrays(0, np.arange(rows)[:, None], np.arange(columns))
+        times = (np.arange(slices, dtype=np.float32) * np.float32(interval)).astype(np.int64)
+        lie = np.meshgrid(times, np.arange(rows), np.arange(columns), indexing="ij")
         found[:, 0, begin:end] = position + np.stack(lie).reshape(AXES, -1)
         token, position = end, position + max(rows, columns)
-    found[:, :, token:] = np.arange(position, position + len(is_picture) - token)
+    found[:, :, token:] = np.arange(position, position + len(is_seen) - token)
     return found
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from mmedge.core.family import Component, Config, Family, Prompt, Request
 from mmedge.core.ports import Port, Span, Tensors
 from mmedge.families import _decoder_only as shared
+from mmedge.families import _qwen_video as video
 from mmedge.families import _qwen_vl as qwen
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def windows_span(groups: Span, side: int) -> Span:
 
 def prepare(config: Config, tokenizer: Tokenizer, request: Request) -> Prompt:
     """Patches, windows, tokens and positions as the checkpoint's processor and model make them."""
-    return qwen.prepare(config, tokenizer, request, _told)
+    return qwen.prepare(config, tokenizer, request, FILM, _told)
 
 
 def _told(config: Config, rows: int, columns: int) -> Tensors:
@@ -89,6 +90,15 @@ def windows(rows: int, columns: int, side: int) -> tuple[np.ndarray, np.ndarray]
     groups[:rows, :columns] = np.arange(rows * columns).reshape(rows, columns)
     groups = groups.reshape(down, side, across, side).swapaxes(1, 2).reshape(down * across, side**2)
     return groups, np.argsort(groups, axis=None, kind="stable")[-rows * columns :]
+
+
+def _shown(config: Config, slices: video.Slices) -> tuple[str, list[qwen.Grid]]:
+    """All slices one after the other, as many positions apart as their times ask for."""
+    text, (grid,) = video.whole(config, slices)
+    return text, [grid._replace(interval=config["model"]["vision_config"]["tokens_per_second"] * slices.gap)]
+
+
+FILM = video.film(_shown, _told, video.frame_by_frame)
 
 
 # What follows runs only while exporting, on the modules of `transformers`.

@@ -6,21 +6,34 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mmedge.core.family import Component, Config, Family
+from mmedge.core.family import Component, Config, Family, Prompt, Request
 from mmedge.families import _decoder_only as shared
+from mmedge.families import _qwen_video as video
 from mmedge.families import _qwen_vl as qwen
 
 if TYPE_CHECKING:
     import torch
 
+    from mmedge.media.text import Tokenizer
+
 DECODER = shared.Decoder(
     text=lambda model: model.model.language_model, axes=qwen.AXES, angles=qwen.angles(qwen.by_section)
 )
+
+FILM = video.film(video.whole, qwen.nothing, video.frame_by_frame)
 
 
 def components(config: Config) -> tuple[Component, ...]:
     """``vision`` of one picture, ``embed`` and ``decoder``."""
     return shared.components(config, qwen.tower(config, _see), DECODER)
+
+
+def prepare(config: Config, tokenizer: Tokenizer, request: Request) -> Prompt:
+    """Patches, tokens and positions as the checkpoint's processor and model make them."""
+    return qwen.prepare(config, tokenizer, request, FILM, qwen.nothing)
+
+
+# What follows runs only while exporting, on the modules of `transformers`.
 
 
 def _see(model: Any, pixel_values: torch.Tensor, patch_positions: torch.Tensor) -> tuple[torch.Tensor]:
@@ -37,7 +50,7 @@ FAMILY = Family(
     architectures=("Qwen2VLForConditionalGeneration",),
     tasks=qwen.tasks,
     components=components,
-    prepare=qwen.prepare,
+    prepare=prepare,
     generate=shared.generate,
     pixels=qwen.pixels,
     tiny=(

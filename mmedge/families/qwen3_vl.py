@@ -16,6 +16,7 @@ import numpy as np
 from mmedge.core.family import Component, Config, Family, Insertion, Prompt, Request
 from mmedge.core.ports import Port, Tensors
 from mmedge.families import _decoder_only as shared
+from mmedge.families import _qwen_video as video
 from mmedge.families import _qwen_vl as qwen
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def deep_features(config: Config) -> tuple[str, ...]:
 
 def prepare(config: Config, tokenizer: Tokenizer, request: Request) -> Prompt:
     """Patches, tokens and positions as the checkpoint's processor and model make them."""
-    made = qwen.prepare(config, tokenizer, request, _told)
+    made = qwen.prepare(config, tokenizer, request, FILM, _told)
     deep = tuple(
         Insertion(name, f"deep.{index}", insertion.places)
         for insertion in made.insertions
@@ -83,6 +84,26 @@ def _neighbours(index: np.ndarray, size: int, side: int) -> tuple[np.ndarray, np
     ahead = np.arange(2, dtype=np.float32)
     shares = np.maximum(1 - np.abs(place[..., None] - below - ahead), 0)
     return np.minimum(below + ahead, side - 1).astype(np.int64), shares
+
+
+def _shown(config: Config, slices: video.Slices) -> tuple[str, list[qwen.Grid]]:
+    """Every slice apart, after the time at which it is shown."""
+    groups = config["text"]["video_token"] * slices.groups
+    texts = (f"<{seconds:.1f} seconds><|vision_start|>{groups}<|vision_end|>" for seconds in slices.seconds)
+    return "".join(texts), [qwen.Grid(1, slices.rows, slices.columns)] * len(slices.seconds)
+
+
+def _sized(frames: int, height: int, width: int, settings: Config) -> tuple[int, int]:
+    """All frames together are held to the bounds."""
+    side, depth = qwen.side_of_group(settings), settings["temporal_patch_size"]
+    if min(height, width) < side:
+        scale = max(side / height, side / width)
+        height, width = int(height * scale), int(width * scale)
+    frames = max(frames, depth)
+    return qwen.grid(height, width, settings, frames, round(frames / depth) * depth)
+
+
+FILM = video.film(_shown, _told, _sized)
 
 
 # What follows runs only while exporting, on the modules of `transformers`.
