@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeAlias
 
 from mmedge.core.family import Config, Request
 from mmedge.errors import InputError
+from mmedge.families import _qwen_picture as picture
 from mmedge.families import _qwen_vl as qwen
 
 RATE = 24.0
@@ -50,7 +51,7 @@ def film(shown: Shown, told: qwen.Told, sized: Sized) -> Callable[[Config, Reque
         begins = range(0, len(frames), depth)
         middles = [(seconds[begin] + seconds[begin + depth - 1]) / 2 for begin in begins]
         slices = Slices(rows, columns, middles, gap * depth)
-        looks = [qwen.look(frames[begin : begin + depth], rows, columns, settings) for begin in begins]
+        looks = [picture.look(frames[begin : begin + depth], rows, columns, settings) for begin in begins]
         text, grids = shown(config, slices)
         return qwen.Film([look | told(config, rows, columns) for look in looks], text, grids)
 
@@ -75,7 +76,7 @@ def _settings(config: Config) -> Config:
 
 def frame_by_frame(frames: int, height: int, width: int, settings: Config) -> tuple[int, int]:
     """A frame is scaled as a picture is."""
-    return qwen.grid(height, width, settings)
+    return picture.grid(height, width, settings)
 
 
 def whole(config: Config, slices: Slices) -> tuple[str, list[qwen.Grid]]:

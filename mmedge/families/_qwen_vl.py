@@ -1,14 +1,12 @@
 """What the Qwen models that see share: pictures of any shape, and positions of three axes (Wang et al. 2024,
 https://arxiv.org/abs/2409.12191).
 
-A picture keeps its shape: it is scaled to whole groups of patches, each of which becomes one row among the tokens. All
-that depends on how many rows and columns of groups there are is computed here, in the order of the checkpoints'
-processors, and is an input of ``vision``; so one graph reads pictures of every shape.
+A picture keeps its shape. All that depends on its rows and columns is computed without torch, in the order of the
+checkpoints' processors, and is an input of ``vision``; so one graph reads pictures of every shape.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -16,21 +14,14 @@ import msgspec
 import numpy as np
 
 from mmedge.core.family import Component, Config, Insertion, Prompt, Request
-from mmedge.core.ports import Port, Span, Tensors
-from mmedge.errors import InputError
+from mmedge.core.ports import Port, Tensors
 from mmedge.families import _decoder_only as shared
-from mmedge.media.image import normalise, resize
+from mmedge.families import _qwen_picture as picture
 
 if TYPE_CHECKING:
     import torch
 
     from mmedge.media.text import Tokenizer
-
-LONGEST = 200
-"""Times its other side that a picture may be long."""
-
-USUAL_PIXELS = 640 * 480
-"""Of pictures that engines are tuned for."""
 
 AXES = 3
 """Of a token's position: time, height and width."""
@@ -50,25 +41,10 @@ def tower(
     values = vision["in_channels"] * vision["temporal_patch_size"] * vision["patch_size"] ** 2
     pixels = Port("pixel_values", "float32", ("groups", patches, values))
     places = Port("patch_positions", "int64", ("groups", patches, 2))
-    rows = Port(shared.FEATURES, "float32", ("groups", shared.text_of(config)["hidden_size"]))
-    return Component("vision", see, (pixels, places, *inputs), (rows, *outputs), sizes={"groups": groups_span(config)})
-
-
-def groups_span(config: Config) -> Span:
-    """How many groups the checkpoint's processor makes of a picture."""
-    settings = config["image"]
-    least, most = (settings["size"][edge] / side_of_group(settings) ** 2 for edge in ("shortest_edge", "longest_edge"))
-    rounded_up = least + math.sqrt(LONGEST * least) + math.sqrt(least / LONGEST) + 1
-    largest = int(max(most, math.sqrt(LONGEST * most), rounded_up if rounded_up > most else 0))
-    largest = min(largest, shared.text_of(config)["max_position_embeddings"] - 1)
-    smallest = max(1, min(math.ceil(least), int(most / 4)))  # either side may lose almost half of itself
-    usual = USUAL_PIXELS // side_of_group(settings) ** 2
-    return Span(smallest, max(smallest, min(usual, largest)), largest)
-
-
-def side_of_group(settings: Config) -> int:
-    """Pixels."""
-    return int(settings["patch_size"] * settings["merge_size"])
+    text = shared.text_of(config)
+    rows = Port(shared.FEATURES, "float32", ("groups", text["hidden_size"]))
+    span = picture.groups_span(config["image"], text["max_position_embeddings"] - 1)
+    return Component("vision", see, (pixels, places, *inputs), (rows, *outputs), sizes={"groups": span})
 
 
 class Grid(NamedTuple):
@@ -104,9 +80,9 @@ def prepare(
         InputError: a picture is too long for its width, or the prompt for the model.
     """
     settings, looks, grids, video = config["image"], [], [], Film([], "", [])
-    for picture in shared.pictures_of(request):
-        rows, columns = grid(picture.shape[0], picture.shape[1], settings)
-        looks.append(look([picture], rows, columns, settings) | told(config, rows, columns))
+    for pixels in shared.pictures_of(request):
+        rows, columns = picture.grid(pixels.shape[0], pixels.shape[1], settings)
+        looks.append(picture.look([pixels], rows, columns, settings) | told(config, rows, columns))
         grids.append(Grid(1, rows, columns))
     if request.frames:
         video = film(config, request)
@@ -121,59 +97,6 @@ def prepare(
 def nothing(config: Config, rows: int, columns: int) -> Tensors:
     """Where ``vision`` is told of nothing but the patches."""
     return {}
-
-
-def look(frames: Sequence[np.ndarray], rows: int, columns: int, settings: Config) -> Tensors:
-    """Patches by groups, float32 ``[groups, patches of a group, values of a patch]``, and where they lie. A patch holds
-    the same place of several frames, or of a picture several times."""
-    patch, merge, depth = settings["patch_size"], settings["merge_size"], settings["temporal_patch_size"]
-    planes = np.concatenate([_planes(frame, rows, columns, settings) for frame in frames])
-    planes = np.repeat(planes, depth // len(frames), axis=0)
-    cut = planes.reshape(depth, 3, rows, merge, patch, columns, merge, patch).transpose(2, 5, 3, 6, 1, 0, 4, 7)
-    return {
-        "pixel_values": cut.reshape(rows * columns, merge**2, -1),
-        "patch_positions": patch_positions(rows, columns, merge),
-    }
-
-
-def _planes(picture: np.ndarray, rows: int, columns: int, settings: Config) -> np.ndarray:
-    side = side_of_group(settings)
-    if settings.get("do_resize", True):
-        picture = resize(picture, rows * side, columns * side, settings.get("resample", 3))
-    scale = settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 1
-    if not settings.get("do_normalize", True):
-        return normalise(picture, scale=scale)
-    return normalise(picture, settings["image_mean"], settings["image_std"], scale)
-
-
-def grid(height: int, width: int, settings: Config, frames: int = 1, counted: int = 1) -> tuple[int, int]:
-    """Rows and columns of groups that a picture is scaled to, or each of so many frames, of which so many are counted
-    when they are compared with the bounds.
-
-    Raises:
-        InputError: it is too long.
-    """
-    if max(height, width) > LONGEST * min(height, width):
-        raise InputError(
-            f"a picture of {width}x{height} pixels is more than {LONGEST} times as long as wide",
-            hint="crop it to a less extreme shape",
-        )
-    side, size = side_of_group(settings), settings["size"]
-    rows, columns = round(height / side), round(width / side)
-    if counted * rows * columns * side**2 > size["longest_edge"]:
-        shrink = math.sqrt(frames * height * width / size["longest_edge"])
-        return max(1, math.floor(height / shrink / side)), max(1, math.floor(width / shrink / side))
-    if counted * rows * columns * side**2 < size["shortest_edge"]:
-        grow = math.sqrt(size["shortest_edge"] / (frames * height * width))
-        return math.ceil(height * grow / side), math.ceil(width * grow / side)
-    return rows, columns
-
-
-def patch_positions(rows: int, columns: int, merge: int) -> np.ndarray:
-    """Row and column of every patch, int64 ``[groups, patches of a group, 2]``."""
-    row = np.arange(rows * merge).reshape(rows, 1, merge, 1)
-    column = np.arange(columns * merge).reshape(1, columns, 1, merge)
-    return np.stack(np.broadcast_arrays(row, column), -1).reshape(rows * columns, merge**2, 2)
 
 
 def positions(is_seen: np.ndarray, grids: Sequence[Grid]) -> np.ndarray:
@@ -197,11 +120,11 @@ def positions(is_seen: np.ndarray, grids: Sequence[Grid]) -> np.ndarray:
 # What follows runs only while exporting, on the modules of `transformers`.
 
 
-def pixels(processor: Any, picture: np.ndarray) -> tuple[Tensors, ...]:
+def pixels(processor: Any, pixels: np.ndarray) -> tuple[Tensors, ...]:
     """Patches of the checkpoint's own processor, by groups."""
     from PIL import Image
 
-    made = processor.image_processor([Image.fromarray(picture)], return_tensors="np")["pixel_values"]
+    made = processor.image_processor([Image.fromarray(pixels)], return_tensors="np")["pixel_values"]
     return ({"pixel_values": made.reshape(-1, processor.image_processor.merge_size**2, made.shape[-1])},)
 
 

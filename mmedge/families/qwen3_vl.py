@@ -16,6 +16,7 @@ import numpy as np
 from mmedge.core.family import Component, Config, Family, Insertion, Prompt, Request
 from mmedge.core.ports import Port, Tensors
 from mmedge.families import _decoder_only as shared
+from mmedge.families import _qwen_picture as picture
 from mmedge.families import _qwen_video as video
 from mmedge.families import _qwen_vl as qwen
 
@@ -69,7 +70,7 @@ def _told(config: Config, rows: int, columns: int) -> Tensors:
 def corners(rows: int, columns: int, merge: int, side: int) -> tuple[np.ndarray, np.ndarray]:
     """Between which of ``side * side`` learned positions each patch lies, and how much of each it gets: int64 and
     float32 ``[groups, patches of a group, 4]``. The corners of the picture are those of the square."""
-    lies = qwen.patch_positions(rows, columns, merge)
+    lies = picture.patch_positions(rows, columns, merge)
     row, row_share = _neighbours(lies[..., 0], rows * merge, side)
     column, column_share = _neighbours(lies[..., 1], columns * merge, side)
     places = row[..., :, None] * side + column[..., None, :]
@@ -95,12 +96,12 @@ def _shown(config: Config, slices: video.Slices) -> tuple[str, list[qwen.Grid]]:
 
 def _sized(frames: int, height: int, width: int, settings: Config) -> tuple[int, int]:
     """All frames together are held to the bounds."""
-    side, depth = qwen.side_of_group(settings), settings["temporal_patch_size"]
+    side, depth = picture.side_of_group(settings), settings["temporal_patch_size"]
     if min(height, width) < side:
         scale = max(side / height, side / width)
         height, width = int(height * scale), int(width * scale)
     frames = max(frames, depth)
-    return qwen.grid(height, width, settings, frames, round(frames / depth) * depth)
+    return picture.grid(height, width, settings, frames, round(frames / depth) * depth)
 
 
 FILM = video.film(_shown, _told, _sized)

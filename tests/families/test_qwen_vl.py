@@ -26,6 +26,7 @@ from mmedge.export.agree import TorchSession
 from mmedge.export.layout import plan_graph
 from mmedge.export.load import load_model, read_checkpoint
 from mmedge.families import _decoder_only as shared
+from mmedge.families import _qwen_picture as picture
 from mmedge.families import _qwen_video, qwen2_5_vl, qwen3_vl
 from mmedge.families import _qwen_vl as qwen
 from mmedge.runtime.decode import decode
@@ -84,20 +85,16 @@ def settings(least, most):
     return {"patch_size": 14, "merge_size": 2, "size": {"shortest_edge": least, "longest_edge": most}}
 
 
-def config(least, most):
-    return {"image": settings(least, most), "model": {"text_config": {"max_position_embeddings": 1 << 20}}}
-
-
 @given(SIDES, SIDES, st.integers(1, 2000), st.integers(1, 20))
 def test_a_picture_is_scaled_as_the_processor_does_to_as_many_groups_as_were_promised(height, width, least, times):
     least, most = least * 28**2, least * times * 28**2
     if max(height, width) > 200 * min(height, width):
         with pytest.raises(InputError, match=f"{width}x{height} pixels is more than 200 times"):
-            qwen.grid(height, width, settings(least, most))
+            picture.grid(height, width, settings(least, most))
         return
-    rows, columns = qwen.grid(height, width, settings(least, most))
+    rows, columns = picture.grid(height, width, settings(least, most))
     assert (rows * 28, columns * 28) == smart_resize(height, width, 28, least, most)
-    span = qwen.groups_span(config(least, most))
+    span = picture.groups_span(settings(least, most), 1 << 20)
     assert span.smallest <= rows * columns <= span.largest
     assert span.smallest <= span.usual <= span.largest
 
@@ -181,8 +178,8 @@ def test_a_still_frame_is_seen_as_a_picture_is(tiny):
     family, checkpoint, _ = tiny
     still = Request(text="What?", frames=(PICTURE, PICTURE))
     (frame,) = family.prepare(checkpoint.config, checkpoint.tokenizer, still).looks
-    (picture,) = family.prepare(checkpoint.config, checkpoint.tokenizer, Request((PICTURE,), "What?")).looks
-    np.testing.assert_array_equal(frame["pixel_values"], picture["pixel_values"])
+    (same,) = family.prepare(checkpoint.config, checkpoint.tokenizer, Request((PICTURE,), "What?")).looks
+    np.testing.assert_array_equal(frame["pixel_values"], same["pixel_values"])
 
 
 def test_times_for_other_frames_are_refused():
