@@ -2,9 +2,10 @@
 
     python benchmarks/models/train_scenes_vlm.py
 
-A SmolVLM of 3.5 million parameters. Its vision tower is that of `builtin:scenes`, whose class token hardly matters and
-is dropped; so the text model starts with pictures that are understood, and learns to speak and to answer. The tower
-joins in later, at a lower rate. Killed and started again, it goes on from the last saved step.
+A SmolVLM of 3.4 million parameters. Its vision tower is that of `builtin:scenes`, whose class token hardly matters and
+is dropped, and the connector starts as the map that spells what a patch shows in the embeddings of its words; so the
+text model starts with pictures that it can read, and learns to describe and to answer. The tower stays as it is.
+Killed and started again, it goes on from the last saved step.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, Dataset
 from train_scenes import CHECKPOINT as BLIP
-from train_scenes import DEVIATION, IGNORED, MEAN, PATCH, some_questions, write_json
+from train_scenes import DEVIATION, IGNORED, MEAN, PATCH, SHAPE_NAMES, some_questions, write_json
+from train_scenes import make_batch as make_patches
 from transformers import BlipForConditionalGeneration, GenerationConfig, SmolVLMConfig, SmolVLMForConditionalGeneration
 
 from mmedge.builtin.scenes import draw
@@ -35,13 +37,15 @@ ROOT = Path(__file__).resolve().parents[2]
 CHECKPOINT = ROOT / "mmedge" / "builtin" / "scenes-vlm" / "checkpoint"
 WORK = ROOT / "benchmarks" / ".work" / "train_scenes_vlm"
 
-STEPS, SAVE_EVERY, BATCH = 2500, 250, 32
-TOWER_STEP = 1250  # from here on, the vision tower learns as well
-RATES = {0: 0.0, 300: 1.2e-3, 1000: 1.2e-3, STEPS: 0.0}  # straight lines between these
-TOWER_RATE = 0.15  # share of the rate
+STEPS, SAVE_EVERY, BATCH = 1300, 100, 16
+COMPARE_STEP = 400  # from here on, most questions are those that are answered by yes or no
+RATES = {0: 0.0, 200: 1.2e-3, 400: 1.2e-3, 401: 1e-3, 1000: 1e-3, STEPS: 0.0}  # straight lines between these
+LOOKING, CHANCE = 0.5, 0.02  # strength of the first queries and keys; share of chance in the connector
+CONNECTOR_RATE = 0.15  # share of the rate: its weights are small
 KINDS = {"digit": 12, "one": 18, "two": 35, "three": 35}  # what takes longest to learn is shown most
 CHAINED = 0.3  # share of pictures whose questions are asked one after another in one conversation
 CAPITALISED = 0.3  # share of questions that start with a capital letter, as people write
+FIRST_CROWD = draw.SPLITS["training"].start + 6_900_000
 FIRST_SCENE = draw.SPLITS["training"].start + 7_000_000  # the tower has seen earlier ones
 
 TEXT = {
@@ -54,6 +58,7 @@ TEXT = {
     "head_dim": 32,
     "max_position_embeddings": 1024,
     "rms_norm_eps": 1e-5,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 100_000.0},
 }
 SCALE = 2  # patches, across and down, that the connector makes one image token of
 IMAGE_TOKENS = (draw.PICTURE // PATCH // SCALE) ** 2
@@ -70,6 +75,7 @@ SPECIAL = (
 UNKNOWN, START, PAD, END, AROUND, IMAGE, GLOBAL = SPECIAL
 OPENING = f"{START}User:{AROUND}{GLOBAL}{IMAGE * IMAGE_TOKENS}{AROUND}"
 CAPTION_PROMPT = "Describe the picture."
+LIST_PROMPT = "List the shapes."
 # A colon alone comes before a picture, a colon and a space before a text.
 CHAT_TEMPLATE = (
     START
@@ -209,14 +215,70 @@ def rescaled(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     return weight * (0.5 / deviation)[:, None, None], bias + (weight.sum((2, 3)) * shift).sum(1)
 
 
+# Where the text model starts: it finds in the picture what a word means
+
+
+SEEN = (SHAPE_NAMES[:-1], draw.COLOURS, draw.RADII)  # what patches are labelled with
+
+
+@torch.no_grad()
+def see_words(model: SmolVLMForConditionalGeneration, tokenizer: Tokenizer) -> None:
+    """Give every word that a patch may show a direction: image tokens have it, words look for it and are said by it.
+
+    From chance, the text model soon learned to find things by their place, which is enough for captions, but not by
+    their colour or shape, as questions ask.
+    """
+    text = model.model.text_model
+    embeddings = text.embed_tokens.weight
+    ids = [[tokenizer.token_to_id(f"Ġ{name}") for name in names] for names in SEEN]
+    directions = nn.functional.normalize(torch.randn(len(embeddings), embeddings.shape[1]), dim=-1)
+    spell_patches(model, [directions[of_kind] for of_kind in ids])
+    shapes, colours, sizes = ids
+    for layer in text.layers[:2]:
+        look_for(layer.self_attn, 0, embeddings, directions, shapes + sizes)
+        look_for(layer.self_attn, 1, embeddings, directions, colours + sizes)
+    said = shapes + colours + sizes
+    model.lm_head.weight[said] = directions[said] * embeddings.norm(dim=-1).mean()
+
+
+def spell_patches(model: SmolVLMForConditionalGeneration, directions: list[Tensor]) -> None:
+    """Make image tokens of what the patches show, as least squares finds it in the rows of the tower, and of chance."""
+    batch = make_patches([draw.crowd(seed) for seed in range(FIRST_CROWD, FIRST_CROWD + 400)], None)
+    tower, connector = model.model.vision_model, model.model.connector
+    rows = tower(normalized(batch.pixels)).last_hidden_state
+    # The connector has no bias, and what all patches share would drown what they differ in.
+    background = rows[batch.patches[..., 0] == SHAPE_NAMES.index("nothing")].mean(0)
+    tower.post_layernorm.bias -= background
+    rows -= background
+    known = batch.patches[..., 0] != IGNORED
+    shown = torch.zeros(int(known.sum()), rows.shape[-1])
+    for labels, of_kind in zip(batch.patches[known].unbind(1), directions, strict=False):
+        seen = (labels != IGNORED) & (labels < len(of_kind))
+        shown[seen] += of_kind[labels[seen]]
+    spelling = torch.linalg.lstsq(rows[known], shown).solution.T.repeat(1, SCALE**2)
+    projection = connector.modality_projection.proj.weight
+    projection.copy_(spelling / SCALE**2 + projection * CHANCE)
+
+
+def look_for(attention: nn.Module, group: int, embeddings: Tensor, directions: Tensor, words: list[int]) -> None:
+    """Let the last head of a group start by looking at image tokens that show what the word it stands at means."""
+    dim, heads = attention.head_dim, attention.num_key_value_groups
+    # Dimensions that a hundred tokens turn by less than 90 degrees
+    slow = torch.tensor([place for place in range(dim) if place % (dim // 2) >= 6])[: len(words)]
+    attention.k_proj.weight[group * dim + slow] = directions[words] * LOOKING
+    queries = attention.q_proj.weight[((group + 1) * heads - 1) * dim :][:dim]
+    queries[:] = 0
+    queries[slow] = nn.functional.normalize(embeddings[words], dim=-1) * LOOKING
+
+
 # Batches: drawn by a worker process while the model trains
 
 
 class Batch(NamedTuple):
     """Pictures and what is said about them.
 
-    ``pixels`` [batch, height, width, 3] of 0..255; ``ids``, ``targets``, ``positions``, ``segments`` [batch, length].
-    Segment 0 is the picture, which all see; each higher one is a conversation of its own, -1 is padding.
+    ``pixels`` [batch, height, width, 3] of 0..255; all others [batch, length]. Segment 0 is the picture, which all see;
+    each higher one is a conversation of its own, -1 is padding. ``lengths`` are those of the answers, at their tokens.
     """
 
     pixels: Tensor
@@ -224,6 +286,7 @@ class Batch(NamedTuple):
     targets: Tensor
     positions: Tensor
     segments: Tensor
+    lengths: Tensor
 
 
 class Batches(Dataset[Batch]):
@@ -235,24 +298,56 @@ class Batches(Dataset[Batch]):
     def __getitem__(self, step: int) -> Batch:
         first = FIRST_SCENE + step * BATCH
         scenes = [draw.imagine(seed, KINDS) for seed in range(first, first + BATCH)]
-        return make_batch(scenes, [some_conversations(scene) for scene in scenes], self.tokenizer)
+        return make_batch(scenes, [some_conversations(scene, step >= COMPARE_STEP) for scene in scenes], self.tokenizer)
 
 
 Conversation = list[tuple[str, str]]  # questions with their answers
 
 
-def some_conversations(scene: Scene) -> list[Conversation]:
+def some_conversations(scene: Scene, compare: bool) -> list[Conversation]:
     """The caption and some questions, each a conversation or all of them one."""
     chance = random.Random(f"conversations of {scene.seed}")
-    asked = [
-        (capitalised(question) if chance.random() < CAPITALISED else question, answer)
-        for question, answer in some_questions(scene, presence=True)
-    ]
-    turns = [(CAPTION_PROMPT, draw.caption(scene)), *asked]
+    turns = comparing_questions(scene, chance) if compare else naming_questions(scene, chance)
+    turns = [(capitalised(text) if chance.random() < CAPITALISED else text, answer) for text, answer in turns]
+    turns = [(CAPTION_PROMPT, draw.caption(scene)), *turns]
     if chance.random() >= CHAINED:
         return [[turn] for turn in turns]
     chance.shuffle(turns)
     return [turns]
+
+
+def naming_questions(scene: Scene, chance: random.Random) -> Conversation:
+    """A few questions of different kinds, and a list of the shapes."""
+    listed = [] if scene.kind == "digit" else [(LIST_PROMPT, listing(scene, chance))]
+    return some_questions(scene, presence=True) + listed
+
+
+def comparing_questions(scene: Scene, chance: random.Random) -> Conversation:
+    """A question of any kind, two of presence, and whether a shape has some colour, which is the easier to learn."""
+    questions = draw.questions(scene)
+    if scene.kind == "digit":
+        return questions
+    presence = [asked for asked in questions if draw.question_kind(asked[0]) == "presence"]
+    others = [asked for asked in questions if asked not in presence]
+    return [chance.choice(others), *chance.sample(presence, 2), comparison(scene, chance)]
+
+
+def comparison(scene: Scene, chance: random.Random) -> tuple[str, str]:
+    """``is the star red?``"""
+    thing = chance.choice(scene.things)
+    present = {other.colour for other in scene.things if other.shape == thing.shape}
+    near = {other.colour for other in scene.things} - present or draw.COLOURS.keys() - present
+    colour = chance.choice([thing.colour, chance.choice(sorted(near))])
+    return f"is the {thing.shape} {colour}?", "yes" if colour in present else "no"
+
+
+def listing(scene: Scene, chance: random.Random) -> str:
+    """``star red small, big ring blue``: in any order, so that one learns to find a thing by any of its words.
+
+    Captions teach to find things by their place alone, with which no question can be answered.
+    """
+    spoken = [" ".join(chance.sample(thing.words.split(), 3)) for thing in scene.things]
+    return ", ".join(chance.sample(spoken, len(spoken)))
 
 
 def capitalised(text: str) -> str:
@@ -262,7 +357,7 @@ def capitalised(text: str) -> str:
 def make_batch(scenes: list[Scene], conversations: list[list[Conversation]], tokenizer: Tokenizer) -> Batch:
     pixels = np.stack([np.asarray(draw.paint(scene)) for scene in scenes])
     packed = [pack(of_one, tokenizer) for of_one in conversations]
-    columns = np.zeros((len(scenes), 4, max(texts.shape[1] for texts in packed)), np.int64)
+    columns = np.zeros((len(scenes), 5, max(texts.shape[1] for texts in packed)), np.int64)
     columns[:, 1], columns[:, 3] = IGNORED, -1
     for row, texts in zip(columns, packed, strict=True):
         row[:, : texts.shape[1]] = texts
@@ -270,9 +365,10 @@ def make_batch(scenes: list[Scene], conversations: list[list[Conversation]], tok
 
 
 def pack(conversations: list[Conversation], tokenizer: Tokenizer) -> np.ndarray:
-    """The picture once, then every conversation about it: ids, targets, positions and segments, [4, length]."""
+    """The picture once, then every conversation about it: the fields of a batch but its pixels, [5, length]."""
     opening = tokenizer.encode(OPENING).ids
-    picture = np.array([opening, [IGNORED] * len(opening), range(len(opening)), [0] * len(opening)])
+    nothing = [0] * len(opening)
+    picture = np.array([opening, [IGNORED] * len(opening), range(len(opening)), nothing, nothing])
     spoken = [speak(turns, tokenizer, len(opening), number) for number, turns in enumerate(conversations, start=1)]
     return np.concatenate([picture, *spoken], axis=1)
 
@@ -281,13 +377,15 @@ def speak(turns: Conversation, tokenizer: Tokenizer, first: int, number: int) ->
     """A conversation from position ``first`` as the chat template writes it; only the answers are learned."""
     ids: list[int] = []
     targets: list[int] = []
+    lengths: list[int] = []
     for turn, (question, answer) in enumerate(turns):
         opening = "\nUser: " if turn else ""
         asked = tokenizer.encode(f"{opening}{question}{END}\nAssistant:").ids
         told = tokenizer.encode(f" {answer}{END}").ids
         ids += [*asked, *told]
         targets += [IGNORED] * (len(asked) - 1) + told + [IGNORED]
-    return np.array([ids, targets, range(first, first + len(ids)), [number] * len(ids)])
+        lengths += [len(told)] * (len(asked) + len(told))
+    return np.array([ids, targets, range(first, first + len(ids)), [number] * len(ids), lengths])
 
 
 # Training
@@ -299,9 +397,12 @@ def train(steps: int) -> None:
     model = SmolVLMForConditionalGeneration(make_config(tokenizer))
     # The fused attention of torch is the slower one in bfloat16 on a CPU: 0.53 s a step, not 0.37.
     model.set_attn_implementation("eager")
-    adopt_tower(model)
+    model.model.vision_model.requires_grad_(False)
     optimizer = make_optimizer(model)
     done, spent = resume(model, optimizer)
+    if not done:
+        adopt_tower(model)
+        see_words(model, tokenizer)
     began = time.monotonic() - spent
     loader = DataLoader(Batches(tokenizer), batch_size=None, sampler=range(done, steps), num_workers=1)
     model.train()
@@ -316,20 +417,19 @@ def train(steps: int) -> None:
 
 
 def make_optimizer(model: SmolVLMForConditionalGeneration) -> torch.optim.AdamW:
-    """Two groups: the vision tower, and what learns to speak."""
-    tower = list(model.model.vision_model.parameters())
-    speaking = [*model.model.connector.parameters(), *model.model.text_model.parameters(), *model.lm_head.parameters()]
-    groups = [{"params": tower}, {"params": speaking}]
+    """Two groups: the connector, and what learns to speak."""
+    speaking = [*model.model.text_model.parameters(), *model.lm_head.parameters()]
+    groups = [{"params": list(model.model.connector.parameters())}, {"params": speaking}]
     return torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
 
 
 def learn(model: SmolVLMForConditionalGeneration, optimizer: torch.optim.Optimizer, batch: Batch, step: int) -> float:
-    tower, speaking = optimizer.param_groups
+    connector, speaking = optimizer.param_groups
     speaking["lr"] = float(np.interp(step, list(RATES), list(RATES.values())))
-    tower["lr"] = speaking["lr"] * TOWER_RATE
-    model.model.vision_model.requires_grad_(step >= TOWER_STEP)
-    logits, targets = run(model, batch)
-    loss = cross_entropy(logits, targets)
+    connector["lr"] = speaking["lr"] * CONNECTOR_RATE
+    logits, targets, lengths = run(model, batch)
+    weights = lengths**-0.5  # short answers are hardest
+    loss = (cross_entropy(logits, targets, reduction="none") * weights).sum() / weights.sum()
     optimizer.zero_grad()
     loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -337,8 +437,8 @@ def learn(model: SmolVLMForConditionalGeneration, optimizer: torch.optim.Optimiz
     return loss.item()
 
 
-def run(model: SmolVLMForConditionalGeneration, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Logits [answered, words] and what they should say [answered], wherever there is something to learn."""
+def run(model: SmolVLMForConditionalGeneration, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits [learned, words], what they should say [learned], and the lengths of the answers that these belong to."""
     with torch.autocast("cpu", torch.bfloat16):
         hidden = model.model(
             batch.ids,
@@ -348,7 +448,7 @@ def run(model: SmolVLMForConditionalGeneration, batch: Batch) -> tuple[Tensor, T
             use_cache=False,
         ).last_hidden_state
         learned = batch.targets != IGNORED
-        return model.lm_head(hidden[learned]).float(), batch.targets[learned]
+        return model.lm_head(hidden[learned]).float(), batch.targets[learned], batch.lengths[learned]
 
 
 def normalized(pixels: Tensor) -> Tensor:
@@ -375,7 +475,7 @@ def validate(model: SmolVLMForConditionalGeneration, tokenizer: Tokenizer) -> st
         for scene, asked in zip(scenes, questions, strict=True)
     ]
     batch = make_batch(scenes, conversations, tokenizer)
-    logits, targets = run(model, batch)
+    logits, targets, _ = run(model, batch)
     # Greedy decoding writes a text exactly when every token is right given the ones before it.
     wrong = torch.zeros_like(batch.targets, dtype=torch.bool)
     wrong[batch.targets != IGNORED] = logits.argmax(-1) != targets
