@@ -29,6 +29,9 @@ class VisionLanguageModel(Answering):
         self.tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
         self.pictures = AutoImageProcessor.from_pretrained(folder)
         self.model = SmolVLMForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+        self.picture_text = get_image_prompt_string(
+            0, 0, self.model.model.image_seq_len, "<fake_token_around_image>", "<image>", "<global-img>"
+        )
 
     def answers(self, tasks: Sequence[Task]) -> list[str]:
         batches = (tasks[start : start + BATCH] for start in range(0, len(tasks), BATCH))
@@ -46,10 +49,7 @@ class VisionLanguageModel(Answering):
         asked = [{"type": "image"}, {"type": "text", "text": task.prompt or CAPTION_PROMPT}]
         turns = [{"role": "user", "content": asked}]
         written = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        picture = get_image_prompt_string(
-            0, 0, self.model.model.image_seq_len, "<fake_token_around_image>", "<image>", "<global-img>"
-        )
-        return written.replace("<image>", picture)
+        return written.replace("<image>", self.picture_text)
 
 
 if __name__ == "__main__":
