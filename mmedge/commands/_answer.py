@@ -18,7 +18,12 @@ from mmedge.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from mmedge.core.bundle import Bundle
-    from mmedge.runtime.pipeline import Answer, Piece
+    from mmedge.media.image import Picture
+    from mmedge.runtime.pick import Pick
+    from mmedge.runtime.pipeline import Answer, Piece, Pipeline
+
+TOGETHER = 8
+"""Answers that go on at once where the engine can: see `benchmarks/together.py`."""
 
 STDIN = "-"
 Dashed: TypeAlias = Annotated[str, Parameter(allow_leading_hyphen=True)]
@@ -91,15 +96,11 @@ def _run(bundle: Bundle, names: Sequence[str], job: Job, out: Printer | Keeper) 
     with Bar(len(names), hidden=out.live) as bar:
         if names:  # else no engine has to be opened
             with open_pipeline(bundle, backend=options.backend, threads=options.threads, remember=True) as pipeline:
-                ask = partial(
-                    pipeline.answer,
-                    job.task,
-                    text=job.text,
-                    pick=pick,
-                    limit=options.max_tokens,
-                    reject_animated=options.animated == "reject",
+                together = pipeline.goes_together and not options.temperature and not out.live
+                answers = (
+                    _together(pipeline, job, names) if together else _answers(pipeline, job, names, pick, out.piece)
                 )
-                for name, answer in _answers(ask, names, out.piece):
+                for name, answer in answers:
                     bar.clear()
                     if isinstance(answer, InputError):
                         out.refuse(name, answer)
@@ -110,14 +111,53 @@ def _run(bundle: Bundle, names: Sequence[str], job: Job, out: Printer | Keeper) 
 
 
 def _answers(
-    ask: Callable[..., Answer], names: Sequence[str], show: Callable[[str, Piece], None]
+    pipeline: Pipeline, job: Job, names: Sequence[str], pick: Pick, show: Callable[[str, Piece], None]
 ) -> Iterator[tuple[str, Answer | InputError]]:
-    """Each picture with its answer or what is wrong with it, in order; what reads several at once would do so here."""
+    """Each picture with its answer or what is wrong with it, in order."""
     for name in names:
         try:
-            yield name, ask(_read_stdin() if name == STDIN else name, show=partial(show, name))
+            yield (
+                name,
+                pipeline.answer(
+                    job.task,
+                    _read_stdin() if name == STDIN else name,
+                    job.text,
+                    pick=pick,
+                    limit=job.options.max_tokens,
+                    show=partial(show, name),
+                    reject_animated=job.options.animated == "reject",
+                ),
+            )
         except InputError as error:
             yield name, error
+
+
+def _together(pipeline: Pipeline, job: Job, names: Sequence[str]) -> Iterator[tuple[str, Answer | InputError]]:
+    """As `_answers`, with `TOGETHER` answers going on at once."""
+    for begin in range(0, len(names), TOGETHER):
+        group = names[begin : begin + TOGETHER]
+        seen = {name: _seen(name, job) for name in group}
+        pictures = [picture for picture in seen.values() if not isinstance(picture, InputError)]
+        try:
+            answers = iter(pipeline.answer_together(job.task, pictures, job.text, limit=job.options.max_tokens))
+        except InputError as error:  # the text is too long for one of them
+            if len(group) == 1:
+                yield group[0], error
+                continue
+            for name in group:
+                yield from _together(pipeline, job, [name])
+            continue
+        for name, picture in seen.items():
+            yield name, picture if isinstance(picture, InputError) else next(answers)
+
+
+def _seen(name: str, job: Job) -> Picture | InputError:
+    from mmedge.runtime.pipeline import look
+
+    try:
+        return look(_read_stdin() if name == STDIN else name, reject_animated=job.options.animated == "reject")
+    except InputError as error:
+        return error
 
 
 def check_task(task: str, tasks: Sequence[str]) -> None:

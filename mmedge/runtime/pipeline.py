@@ -31,7 +31,7 @@ from mmedge.runtime.pick import Pick, greedy
 from mmedge.runtime.ready import ready
 from mmedge.runtime.together import decode_together
 
-Source: TypeAlias = "Path | str | bytes | np.ndarray"
+Source: TypeAlias = "Path | str | bytes | np.ndarray | Picture"
 """A picture: the path or the bytes of an encoded file, or pixels as uint8 ``[height, width, 3]`` RGB."""
 
 LIMIT = 64
@@ -166,7 +166,7 @@ class Pipeline:
         """
         self._check_task(task)
         clock = clock or Clock()
-        given = (pictures,) if isinstance(pictures, (str, bytes, Path, np.ndarray)) else tuple(pictures)
+        given = (pictures,) if isinstance(pictures, (str, bytes, Path, np.ndarray, Picture)) else tuple(pictures)
         seen = [look(picture, clock, reject_animated=reject_animated) for picture in given]
         with clock.stage("preprocess"):
             prompt = self.prepare(Request(tuple(picture.pixels for picture in seen), text, earlier))
@@ -384,6 +384,8 @@ def look(picture: Source, clock: Clock | None = None, *, reject_animated: bool =
         InputError: it cannot be used.
     """
     clock = clock or Clock()
+    if isinstance(picture, Picture):
+        return picture
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
             raise InputError(f"a picture as an array is uint8 [height, width, 3], got {picture.dtype} {picture.shape}")
