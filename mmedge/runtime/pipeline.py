@@ -338,8 +338,8 @@ def open_pipeline(
     """Open a bundle's graphs, compiled first where the backend needs that.
 
     ``backend`` overrides the target's choice for every graph, and its fall-backs; ``threads`` 0 means all cores.
-    Features of pictures, and what the cache holds, are used again where they can be if it shall ``remember``; tokens are
-    guessed from the text so far, and checked several at once, if it shall ``look_ahead`` and the engine can.
+    Features of pictures, and what the cache holds, are used again where they can be if it shall ``remember``; tokens
+    are guessed from the text so far, and checked several at once, if it shall ``look_ahead`` and the engine can.
 
     Raises:
         UsageError: no backend has this name, or there are fewer cores than ``threads``.

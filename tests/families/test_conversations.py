@@ -187,7 +187,7 @@ def test_several_answers_at_once_are_those_of_one_after_the_other(exported):
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_decoder_gives_the_numbers_of_its_component(exported, engine):
-    """For lengths and pasts that were not traced, at any place of a step, and where tokens see later ones if they can."""
+    """For lengths and pasts that were not traced, at any place of a step, and where tokens may see later ones."""
     family, checkpoint, model, bundle = exported
     component = family.components(checkpoint.config)[-1]
     generator = np.random.default_rng(1)

@@ -1,5 +1,5 @@
-"""Every family that has a tiny checkpoint of its own, exported for Jetson: checked, compiled by the command, replayed and
-answered on the double of TensorRT as `generate` of `transformers` does."""
+"""Every family with a tiny checkpoint of its own, exported for Jetson: checked, compiled by the command, replayed, and
+answering on the double of TensorRT as `generate` of `transformers` does."""
 
 from __future__ import annotations
 
