@@ -12,6 +12,7 @@ exports the checkpoint with weights of 8 or 4 bits, as ``optimum-cli export open
 
 from __future__ import annotations
 
+import shutil
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -49,6 +50,7 @@ def make(checkpoint: str, folder: str, bits: str) -> None:
     options = ["--task", "image-text-to-text", "--weight-format", f"int{bits}", *group]
     sys.argv = ["optimum-cli", "export", "openvino", "--model", checkpoint, *options, folder]
     command()
+    shutil.copy(Path(checkpoint) / "processor_config.json", folder)  # which it may leave out without torchvision
 
 
 if __name__ == "__main__":
