@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from mmedge.export.check.findings import Finding, Findings, Headroom, Sum
 
 
-def check_files(folder: Path, target: str | None, json: bool) -> int:
+def check_files(folder: Path, target: str | None, length: int | None, json: bool) -> int:
     """Check the bundle in ``folder``; 0 without errors, otherwise the exit code of a bad bundle."""
     from mmedge.core import find
     from mmedge.core.bundle import open_bundle
@@ -22,7 +22,7 @@ def check_files(folder: Path, target: str | None, json: bool) -> int:
 
     bundle = open_bundle(folder)
     chosen = find.target(target) if target else bundle.manifest.target
-    findings = check_bundle(bundle, chosen)
+    findings = check_bundle(bundle, chosen, length)
     (_print_json if json else _show)(bundle.manifest.name, chosen, findings)
     return BundleError.exit_code if findings.of("error") else 0
 

@@ -17,6 +17,7 @@ def check(
     recipe: Path | None = None,
     precision: str | None = None,
     calibration: Path | None = None,
+    length: int | None = None,
     json: bool = False,
 ) -> int:
     """Say what an export would make and what it would cost on the device, before any weight is read; or what would
@@ -28,6 +29,8 @@ def check(
         recipe: As for `mmedge export`.
         precision: As for `mmedge export`.
         calibration: As for `mmedge export`.
+        length: Of a bundle: how long a conversation may get, in tokens of pictures, texts and answers; 1024, or as many
+            as the model reads, unless told otherwise.
         json: Print it as JSON.
     """
     import msgspec
@@ -41,7 +44,10 @@ def check(
         for name, value in (("recipe", recipe), ("precision", precision), ("calibration", calibration)):
             if value is not None:
                 raise UsageError(f"`--{name}` is for a model, and `{model}` is a bundle, which is exported already")
-        return check_files(Path(model), target, json)
+        return check_files(Path(model), target, length, json)
+
+    if length is not None:
+        raise UsageError(f"`--length` is for a bundle, and `{model}` is a model", hint="export it first")
 
     with needs("export"):
         from mmedge.export.estimate import too_large

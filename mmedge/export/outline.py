@@ -31,7 +31,7 @@ def outline(kind: type[torch.nn.Module], settings: Any, folder: Path) -> torch.n
     """
     try:
         with torch.device("meta"), _bounded(folder):
-            return kind(settings).eval()
+            return kind(settings).eval().float()  # whatever a checkpoint was saved in
     except MmedgeError:
         raise
     except Exception as error:  # model classes raise whatever their many parts raise

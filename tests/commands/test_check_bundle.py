@@ -111,3 +111,21 @@ def test_a_damaged_bundle_exits_4(mmedge, bundle):
 def test_options_of_an_export_do_not_go_with_a_bundle(mmedge, bundle):
     shown = mmedge("check", bundle(CLEAN), "--precision", "int8")
     assert shown.code == 2 and "`--precision` is for a model" in shown.err
+
+
+def test_a_conversation_that_gets_longer_takes_more(mmedge, captioner):
+    def cache(length):
+        found = json.loads(mmedge("check", captioner, "--length", str(length), "--json").out)
+        return next(part["mib"] for part in found["memory"]["run"] if part["what"].startswith("cache"))
+
+    assert cache(24) == pytest.approx(2 * cache(12))
+
+
+def test_a_length_that_no_conversation_can_have_exits_2(mmedge, captioner):
+    shown = mmedge("check", captioner, "--length", "100000")
+    assert shown.code == 2 and "a conversation of 100000 tokens is asked for, the bundle reads 1 to " in shown.err
+
+
+def test_a_length_is_for_bundles_alone(mmedge):
+    shown = mmedge("check", "builtin:scenes-captioner", "--length", "100")
+    assert shown.code == 2 and "`--length` is for a bundle" in shown.err

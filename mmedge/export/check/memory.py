@@ -6,16 +6,17 @@ its graph.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from mmedge.core.manifest import Graph
-from mmedge.core.ports import Port
 from mmedge.core.target import Target
+from mmedge.errors import UsageError
 from mmedge.export.check.findings import Finding, MemoryPlan, Severity, Sum
-from mmedge.export.check.opened import Opened, constant, is_fixed
+from mmedge.export.check.host_memory import plan_run, runs_on_host
+from mmedge.export.check.liveness import port_mib, working_mib
+from mmedge.export.check.opened import Opened, is_fixed
 from mmedge.export.decoder import MIB, SCRATCH
 from mmedge.runtime.compile import TIMES_WEIGHTS
 
@@ -35,8 +36,17 @@ CACHE_BUFFERS = 2
 """Read from one, write to the other."""
 
 
-def plan_memory(graphs: Sequence[Opened], target: Target) -> MemoryPlan:
-    """Every sum that is known before the device is."""
+def plan_memory(graphs: Sequence[Opened], target: Target, length: int | None = None, vocabulary: int = 0) -> MemoryPlan:
+    """Every sum that is known before the device is; ``length`` is that of a conversation in tokens, ``vocabulary`` that
+    of its file in bytes.
+
+    Raises:
+        UsageError: no conversation can be of this length.
+    """
+    if runs_on_host(target):
+        return MemoryPlan((), plan_run(graphs, target, length, vocabulary), target.memory_mb)
+    if length is not None:
+        raise UsageError(f"for `{target.name}` the room for a conversation is fixed when it is exported")
     base = Sum("engine libraries", *ENGINE_MB.get(target.backends.get("tower", ""), OTHER_ENGINE_MB))
     run = [base]
     for opened in graphs:
@@ -83,27 +93,6 @@ def weights_mib(opened: Opened) -> float:
     return sum(path.stat().st_size for path in opened.files if path.is_file()) / MIB
 
 
-def working_mib(opened: Opened, sizes: Mapping[str, tuple[int, np.dtype]]) -> float:
-    """The most that is alive at once between inputs and outputs, in the order of the nodes."""
-    last: dict[str, int] = {}
-    nodes = list(opened.program.graph)
-    for index, node in enumerate(nodes):
-        last.update({str(value.name): index for value in node.inputs if value is not None})
-    alive = peak = 0
-    for index, node in enumerate(nodes):
-        made = [value for value in node.outputs if constant(value) is None]
-        alive += sum(_bytes(sizes, str(value.name)) for value in made)
-        peak = max(peak, alive)
-        ended = {str(value.name) for value in (*node.inputs, *made) if value is not None and value.producer()}
-        alive -= sum(_bytes(sizes, name) for name in ended if last.get(name, index) == index)
-    return peak / MIB
-
-
-def _bytes(sizes: Mapping[str, tuple[int, np.dtype]], name: str) -> int:
-    elements, dtype = sizes.get(name, (0, np.dtype(np.int8)))
-    return elements * dtype.itemsize
-
-
 def _to_build(graphs: Sequence[Opened], target: Target, base: Sum) -> Iterator[Sum]:
     """Engines are built one after the other, each in a process of its own: the largest decides."""
     largest = max(graphs, key=weights_mib)
@@ -132,7 +121,7 @@ def _to_run(opened: Opened, graphs: Sequence[Opened]) -> Iterator[Sum]:
     held = [port for port in graph.inputs if port.name in made] if cache else []
     if held:
         largest = {word: size for profile in _largest(graph) for word, size in profile.items()}
-        mib = sum(_port_mib(port, largest) for port in held)
+        mib = sum(port_mib(port, largest) for port in held)
         yield Sum(f"held for {graph.component}", mib, f"{len(held)} outputs of other graphs")
 
 
@@ -154,8 +143,3 @@ def _alive(opened: Opened, profile: Mapping[str, int], sizes: Mapping[str, objec
 def _largest(graph: Graph) -> list[dict[str, int]]:
     """The largest sizes of each profile; a graph of fixed sizes has a single way to run."""
     return [{word: span.largest for word, span in profile.items()} for profile in graph.profiles] or [{}]
-
-
-def _port_mib(port: Port, sizes: Mapping[str, int]) -> float:
-    elements = math.prod(size if isinstance(size, int) else sizes.get(size, 1) for size in port.shape)
-    return elements * np.dtype(port.dtype).itemsize / MIB

@@ -28,17 +28,19 @@ BLOCKING = {"format/invalid", "format/weights"}
 """After one of these nothing else can be said of a graph."""
 
 
-def check_bundle(bundle: Bundle, target: Target | None = None) -> Findings:
-    """What would fail on ``target``, or on the one that the bundle was made for.
+def check_bundle(bundle: Bundle, target: Target | None = None, length: int | None = None) -> Findings:
+    """What would fail on ``target``, or on the one that the bundle was made for, in conversations of ``length`` tokens.
 
     Raises:
         BundleError: a file of the bundle is damaged.
+        UsageError: no conversation can be of this length.
     """
     manifest, target = bundle.manifest, target or bundle.manifest.target
     for name in manifest.files:  # what is judged is what was exported
         if name.endswith(".onnx") or name.startswith(f"{FOLDER}/"):
             bundle.file(name)
-    findings = check_graphs(manifest.graphs, bundle.path, target)
+    vocabulary = manifest.files[manifest.assets["tokenizer"]].size
+    findings = check_graphs(manifest.graphs, bundle.path, target, length, vocabulary)
     if manifest.target.name == target.name:
         return findings
     message, hint = f"it was exported for `{manifest.target.name}`", f"export the model with --target {target.name}"
@@ -46,14 +48,17 @@ def check_bundle(bundle: Bundle, target: Target | None = None) -> Findings:
     return replace(findings, found=(*findings.found, note))
 
 
-def check_graphs(graphs: Sequence[Graph], folder: Path, target: Target) -> Findings:
-    """What would fail on ``target`` of graphs whose files lie in ``folder`` as the manifest will say.
+def check_graphs(
+    graphs: Sequence[Graph], folder: Path, target: Target, length: int | None = None, vocabulary: int = 0
+) -> Findings:
+    """What would fail on ``target`` of graphs whose files lie in ``folder`` as the manifest will say; the last two as
+    `plan_memory` takes them.
 
     Raises:
         BundleError: a file is no ONNX graph.
     """
     opened = [open_graph(graph, folder / graph.file) for graph in graphs]
-    memory = plan_memory(opened, target)
+    memory = plan_memory(opened, target, length, vocabulary)
     found = [found for each in opened for found in _check(each, folder, target)]
     found += map(Found, check_edges(opened, target))
     found += map(Found, check_memory(memory, target))

@@ -1,0 +1,224 @@
+"""What a bundle takes while it runs on the CPU, at its peak, with a conversation of a given length.
+
+Libraries, vocabulary and weights stay. The rest comes and goes, and only the largest of it counts: while a graph is
+opened, while it looks at a picture, or while the decoder reads the whole conversation at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import msgspec.structs
+import numpy as np
+import onnx
+import onnx_ir
+
+from mmedge.core.manifest import Graph
+from mmedge.core.ports import Port, Span
+from mmedge.core.target import Target
+from mmedge.errors import UsageError
+from mmedge.export.check.findings import Sum
+from mmedge.export.check.liveness import port_mib, working_mib
+from mmedge.export.check.opened import Opened, constant
+from mmedge.export.decoder import MIB
+
+LENGTH = 1024
+"""Tokens of pictures, texts and answers together, unless said otherwise or the model reads fewer."""
+
+LOOK_UPS = {"Gather", "GatherBlockQuantized"}
+TOTAL = "total"
+WORDS = 20
+"""Bytes held for each of the vocabulary's file: measured with tokenizers 0.23 and 49,280 tokens of 1.5 MB."""
+
+
+@dataclass(frozen=True)
+class Host:
+    """An engine that runs in the process. Measured with the versions that the comments name, two threads."""
+
+    libraries_mib: float
+    """Python, numpy and the engine, resident, with a graph of a few kilobytes."""
+    multiplied: float
+    """Bytes held for each byte of weights that are multiplied."""
+    stepped: float
+    """The same of graphs with a growing cache, whose steps are of many lengths."""
+    looked_up: float
+    """The same of tables that rows are read from."""
+    caches: int
+    """How often a growing cache is there while a step runs."""
+    scores: int
+    """How often attention holds the scores of all heads."""
+
+
+HOSTS = {
+    # onnxruntime 1.31: weights are copied out of their file and packed, tables stay in it and few of their rows are
+    # ever read; attention holds its scores and what it makes of them; a growing cache is read and written anew.
+    "onnxruntime": Host(libraries_mib=55, multiplied=1.05, stepped=1.05, looked_up=0.0, caches=2, scores=2),
+    # openvino 2026.4: the file stays mapped beside the packed copy, and a decoder packs most weights once more for
+    # steps of other lengths; attention goes through its scores in blocks.
+    "openvino": Host(libraries_mib=110, multiplied=2.0, stepped=2.7, looked_up=1.0, caches=2, scores=0),
+}
+
+
+def runs_on_host(target: Target) -> bool:
+    """Whether every engine of the target is one of `HOSTS`."""
+    return all(backend in HOSTS for backend in target.backends.values())
+
+
+def plan_run(
+    graphs: Sequence[Opened], target: Target, length: int | None = None, vocabulary: int = 0
+) -> tuple[Sum, ...]:
+    """The parts of the peak; ``vocabulary`` is the size of tokenizer.json in bytes.
+
+    Raises:
+        UsageError: no conversation can be of this length.
+    """
+    length = length_of(graphs, length)
+    backends = {opened.component: target.backends[opened.graph.role] for opened in graphs}
+    words = Sum("tokenizer", WORDS * vocabulary / MIB, f"{WORDS} x its file")
+    return (words, *_parts(graphs, backends, length)) if vocabulary else tuple(_parts(graphs, backends, length))
+
+
+def length_of(graphs: Sequence[Opened], length: int | None) -> int:
+    """As asked for, or what is usual.
+
+    Raises:
+        UsageError: it is more than the bundle has room for.
+    """
+    most = max((span.largest for opened in graphs for span in _spans(opened.graph)), default=LENGTH)
+    if length is not None and not 1 <= length <= most:
+        raise UsageError(f"a conversation of {length} tokens is asked for, the bundle reads 1 to {most}")
+    return length or min(LENGTH, most)
+
+
+def _spans(graph: Graph) -> Iterator[Span]:
+    return (span for profile in graph.profiles for word, span in profile.items() if word in (TOTAL, "length"))
+
+
+def _parts(graphs: Sequence[Opened], backends: Mapping[str, str], length: int) -> Iterator[Sum]:
+    for name in dict.fromkeys(backends.values()):
+        yield Sum(f"libraries of {name}", HOSTS[name].libraries_mib, "measured, with Python and numpy")
+    for opened in graphs:
+        yield _weights(opened, backends[opened.component])
+    yield from max(_moments(graphs, backends, length), key=lambda parts: sum(part.mib for part in parts))
+
+
+def _moments(graphs: Sequence[Opened], backends: Mapping[str, str], length: int) -> Iterator[tuple[Sum, ...]]:
+    """What is there besides at each moment that may be the worst."""
+    kept: list[Sum] = []
+    for opened in graphs:
+        backend, outputs = backends[opened.component], _outputs(opened, graphs, length)
+        largest = max(map(_bytes, weights_of(opened.proto)[1]), default=0)
+        yield (Sum(f"opening {opened.component}", largest / MIB, "its largest weight, while it is packed"),)
+        cache = _cache(opened, backend, length)
+        yield (*kept, *cache, _values(opened, HOSTS[backend], length), *outputs)
+        kept += [msgspec.structs.replace(part, mib=2 * part.mib, how=f"2 x {part.how}, a copy") for part in outputs]
+
+
+def _weights(opened: Opened, backend: str) -> Sum:
+    host = HOSTS[backend]
+    looked_up, multiplied = weights_mib(_as_read(opened, backend))
+    times = host.stepped if opened.graph.cache and not opened.graph.cache.capacity else host.multiplied
+    how = f"{times:g} x {multiplied:,.1f} multiplied + {host.looked_up:g} x {looked_up:,.1f} looked up"
+    total = times * multiplied + host.looked_up * looked_up
+    return Sum(f"weights of {opened.component}", total, how)
+
+
+def _as_read(opened: Opened, backend: str) -> onnx.ModelProto:
+    """The graph in the form that the engine reads."""
+    form = opened.graph.made_for(backend).file
+    if form == opened.graph.file:
+        return opened.proto
+    folder = opened.path.parents[len(PurePosixPath(opened.graph.file).parts) - 1]
+    return onnx.load(folder / form, load_external_data=False)
+
+
+def weights_mib(proto: onnx.ModelProto) -> tuple[float, float]:
+    """Of tables that rows are read from, and of all others."""
+    tables, others = weights_of(proto)
+    return sum(map(_bytes, tables)) / MIB, sum(map(_bytes, others)) / MIB
+
+
+def weights_of(proto: onnx.ModelProto) -> tuple[list[onnx.TensorProto], list[onnx.TensorProto]]:
+    """Tables that rows are read from, and all others."""
+    readers: dict[str, set[str]] = {}
+    for node in proto.graph.node:
+        for name in node.input:
+            readers.setdefault(name, set()).add(node.op_type)
+    tables = {name for name, kinds in readers.items() if len(kinds) == 1 and kinds <= LOOK_UPS}
+    weights = proto.graph.initializer
+    return [each for each in weights if each.name in tables], [each for each in weights if each.name not in tables]
+
+
+def _bytes(tensor: onnx.TensorProto) -> int:
+    return math.prod(tensor.dims) * onnx_ir.DataType(tensor.data_type).bitwidth // 8
+
+
+def _cache(opened: Opened, backend: str, length: int) -> tuple[Sum, ...]:
+    if (cache := opened.graph.made_for(backend).cache) is None:
+        return ()
+    item, slots = np.dtype(cache.dtype).itemsize, cache.capacity or length
+    copies = 1 if cache.shared else 2 if cache.capacity else HOSTS[backend].caches
+    how = f"{copies} x {cache.layers} x 2 x {cache.heads} x {slots} x {cache.head_dim} x {item} bytes"
+    one = cache.layers * 2 * cache.heads * slots * cache.head_dim * item / MIB
+    return (Sum(f"cache of {opened.component}", copies * one, how),)
+
+
+def _outputs(opened: Opened, graphs: Sequence[Opened], length: int) -> tuple[Sum, ...]:
+    """What later graphs read."""
+    read = {port.name for other in graphs for port in other.graph.inputs}
+    sizes = _sizes(opened.graph, length)
+    mib = sum(port_mib(port, sizes) for port in opened.graph.outputs if port.name in read)
+    return (Sum(f"outputs of {opened.component}", mib, f"{mib:,.1f}"),) if mib else ()
+
+
+def _values(opened: Opened, host: Host, length: int) -> Sum:
+    words = _sizes(opened.graph, length)
+    sizes = {port.name: (_elements(port, words), np.dtype(port.dtype)) for port in opened.ports} | opened.sized(words)
+    folded = set(_folded(opened))
+    alive = {name: size for name, size in sizes.items() if name not in folded}
+    mib = working_mib(opened, alive, _scores(opened, sizes, host.scores))
+    unknown = sum(value.name not in sizes for node in opened.program.graph for value in node.outputs)
+    when = f"at {length} tokens" if opened.graph.role == "decode" else "of a picture or tile"
+    how = f"alive at once {when}" + (f", {unknown} of unknown size" if unknown else "")
+    return Sum(f"values of {opened.component}", mib, how)
+
+
+def _elements(port: Port, words: Mapping[str, int]) -> int:
+    return math.prod(size if isinstance(size, int) else words.get(size, 1) for size in port.shape)
+
+
+def _folded(opened: Opened) -> Iterator[str]:
+    """Values that are made of weights alone: engines compute them once, in place of these."""
+    known: set[str] = set()
+    for node in opened.program.graph:
+        given = [value for value in node.inputs if value is not None]
+        if given and all(constant(value) is not None or value.name in known for value in given):
+            known |= {str(value.name) for value in node.outputs}
+    yield from known
+
+
+def _sizes(graph: Graph, length: int) -> dict[str, int]:
+    """The words in the shapes of a graph when the whole conversation is read at once."""
+    words = {size for port in graph.inputs for size in port.shape if isinstance(size, str)}
+    usual = {word: span.usual for profile in graph.profiles for word, span in profile.items()}
+    return {word: usual.get(word, 1) for word in words} | {"past": 0, "total": length, "length": length, "asked": 1}
+
+
+def _scores(opened: Opened, sizes: Mapping[str, tuple[int, np.dtype]], times: int) -> dict[onnx_ir.Node, int]:
+    """Bytes of the scores ``[heads, queries, keys]`` inside each attention, ``times`` over."""
+    return {
+        node: times * _pairs(*((sizes.get(str(value.name), (0,))[0], value.shape) for value in node.inputs[:2])) * 4
+        for node in opened.program.graph
+        if node.op_type == "Attention" and all(value is not None and value.shape for value in node.inputs[:2])
+    }
+
+
+def _pairs(query: tuple[int, onnx_ir.Shape], key: tuple[int, onnx_ir.Shape]) -> int:
+    """Of queries and keys, from elements and shapes ``[1, heads, length, head_dim]``."""
+    if len(query[1]) != 4 or not all(isinstance(size, int) for shape in (query[1], key[1]) for size in shape[1::2]):
+        return 0
+    (elements, (_, _, _, head_dim)), (others, (_, key_heads, _, _)) = query, key
+    return elements // head_dim * (others // (key_heads * head_dim))
