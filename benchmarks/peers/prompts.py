@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+from generating import processor_of
+
 QUESTION = "QUESTION"
 
 
@@ -32,9 +34,9 @@ def read_prompt(path: Path) -> Prompt:
 def write_prompt(checkpoint: str, target: str, side: int = 512) -> None:
     """As the processor of the checkpoint writes it, in an environment that has `transformers`."""
     from PIL import Image
-    from transformers import AutoConfig, AutoProcessor
+    from transformers import AutoConfig
 
-    processor = AutoProcessor.from_pretrained(checkpoint)
+    processor = processor_of(Path(checkpoint))
     content = [{"type": "image"}, {"type": "text", "text": QUESTION}]
     text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     ids = processor(text=text, images=[Image.new("RGB", (side, side))])["input_ids"][0]
