@@ -151,6 +151,21 @@ def vlm_peers(results: Path) -> str:
     return table(list(measures), shown)
 
 
+def memory(results: Path) -> str:
+    """Peak memory as `mmedge check` predicts it and as it is measured."""
+    found = json.loads((results / "memory.json").read_text())["compared"]
+    rows = [
+        [
+            name,
+            f"{each['predicted_mib']} MiB",
+            f"{each['measured_mib']} MiB",
+            f"{each['predicted_mib'] / each['measured_mib'] - 1:+.0%}",
+        ]
+        for name, each in found.items()
+    ]
+    return table(["predicted", "measured", "difference"], rows)
+
+
 TABLES: dict[str, Callable[[Path], str]] = {
     "blip_base": blip_base,
     "scenes": scenes,
@@ -159,6 +174,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "install": install,
     "profiler_checks": profiler_checks,
     "vlm_peers": vlm_peers,
+    "memory": memory,
 }
 
 
