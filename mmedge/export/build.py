@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import onnx_ir
+from onnxscript.optimizer import fold_constants
 
 from mmedge.core import find
 from mmedge.core.backend import Session
@@ -39,6 +40,7 @@ from mmedge.export.pack import make_manifest, pack_assets, pack_golden
 from mmedge.export.prepare import prepare
 from mmedge.export.quantize import Quantized, in_half, quantize
 from mmedge.export.rounding import has_half, spell_rounding
+from mmedge.export.spelling import UNLIMITED
 from mmedge.export.stages import Stages, Watcher
 from mmedge.export.tidy import tidy, write
 from mmedge.export.trace import trace
@@ -134,6 +136,8 @@ def _trace(stages: Stages, plan: Plan, source: Source, index: int, work: Path) -
     path = work / f"{component.name}.onnx"
     with stages.stage(f"trace {component.name}") as note:
         program = trace(component, source.model, plan.target.opset)
+        # Exporters leave products of weights, such as joined ones, to be computed on the device if they are large.
+        fold_constants(program, input_size_limit=UNLIMITED, output_size_limit=UNLIMITED)
         if component.cache and component.cache.capacity:
             close_decoder(program, plan.target.contiguous_mb, scatter=can_scatter(plan.target))
         program = tidy(program)

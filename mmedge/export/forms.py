@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 import onnx_ir
 import torch
+from onnx_ir.external_data import convert_tensors_to_external
 from onnxscript.optimizer import fold_constants
 
 from mmedge.core.bundle import Form, Graph
@@ -69,12 +70,14 @@ def share_weights(form: Path, plain: Path) -> None:
     """Let ``form`` read the weights that it has in common with ``plain`` from the file beside that."""
     known = dict(_weights(onnx_ir.load(plain)))
     program = onnx_ir.load(form)
+    own: list[onnx_ir.Value] = []
     for value in program.graph.initializers.values():
         tensor = value.const_value
         if not isinstance(tensor, onnx_ir.ExternalTensor):
             continue
         if (same := known.get(_digest(tensor))) is None:
             value.const_value = onnx_ir.tensor(tensor.numpy().copy(), dtype=tensor.dtype, name=value.name)
+            own.append(value)
             continue
         value.const_value = onnx_ir.ExternalTensor(
             same.location,
@@ -85,8 +88,13 @@ def share_weights(form: Path, plain: Path) -> None:
             name=str(value.name),
             base_dir=same.base_dir,
         )
+    data = form.with_name(f"{form.name}.data")
+    data.unlink(missing_ok=True)
+    if own:
+        kept = [value.const_value for value in own if value.const_value is not None]
+        for value, tensor in zip(own, convert_tensors_to_external(kept, form.parent, data.name), strict=True):
+            value.const_value = tensor
     onnx_ir.save(program, form)
-    form.with_name(f"{form.name}.data").unlink(missing_ok=True)
 
 
 def _shared(component: Component) -> Component:
