@@ -115,6 +115,11 @@ class Engine:
             return int(self._step(reading, "token")[0, -1])
         return greedy(self.step(reading))
 
+    def step_each(self, reading: Reading) -> np.ndarray:
+        """Logits ``[length, vocabulary]`` after each token that is read; of graphs that can be asked for them."""
+        logits: np.ndarray = self._step(replace(reading, asked=np.arange(reading.tokens.shape[1])), "logits")[0]
+        return logits
+
     def choose_each(self, reading: Reading) -> np.ndarray:
         """The most likely next token after each that is read, int64 ``[length]``."""
         every = replace(reading, asked=np.arange(reading.tokens.shape[1]))
