@@ -2,9 +2,9 @@
 
     python benchmarks/scenes_vlm_variants.py [--scenes 500] [--fresh]
 
-Held-out scenes, as `score_scenes_vlm.py` takes them. Beside the task: of the tokens that the float32 model answers with,
-read by each variant, how often its likeliest token is the same (top 1), and how far its distribution is from that of
-float32 (Kullback-Leibler divergence, natural logarithm); and how many steps prompt lookup needs a token.
+Held-out scenes, as `score_scenes_vlm.py` takes them. Beside the task: of the tokens that the float32 model answers
+with, read by each variant, how often its likeliest token is the same (top 1), and how far its distribution is from that
+of float32 (Kullback-Leibler divergence, natural logarithm); and how many steps prompt lookup needs a token.
 """
 
 from __future__ import annotations

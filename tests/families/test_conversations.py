@@ -93,6 +93,16 @@ def test_tokens_are_those_of_generate(exported, engine):
 
 
 @pytest.mark.slow
+def test_reading_ahead_changes_no_token(exported):
+    *_, bundle = exported
+    with mmedge.load(bundle, backend="onnxruntime") as one, mmedge.load(bundle, look_ahead=True) as ahead:
+        for request in (Request((SQUARE,), "the the the the the"), Request((TINY,), "What is it? What is it? What is")):
+            assert ahead.answer("ask", request.images, request.text, limit=40).tokens == (
+                one.answer("ask", request.images, request.text, limit=40).tokens
+            )
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_special_tokens_that_are_typed_stay_text(exported, engine):
     """The checkpoint's own tokenizer would take them for what they look like; so `generate` is given our tokens."""
