@@ -55,9 +55,9 @@ def _write(path: Path, width: int, height: int, mode: str, generator: np.random.
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where tests run side by side, those of one export stay together, as it is made once for all of them."""
+    """Where tests run side by side, those of one export or file stay together: what they share is made once."""
     for item in items if config.pluginmanager.hasplugin("xdist") else ():
         parameters = getattr(item, "callspec", None)
         made = [name for name in ("exported", "source") if parameters and name in parameters.params]
-        if made:
-            item.add_marker(pytest.mark.xdist_group(str(parameters.params[made[0]])))
+        group = str(parameters.params[made[0]]) if made else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
