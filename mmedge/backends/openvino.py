@@ -60,10 +60,10 @@ class OpenVino:
 
     def compile(self, graph: Graph, source: Path, output: Path, options: Options = NO_OPTIONS) -> Path:
         stateful = bool(graph.cache and not graph.cache.capacity)
-        comes_back = not (stateful and not _reads_state_back()) and not _rotates(source)
-        artifact = output / f"{graph.component}{'.blob' if comes_back else _MODEL}"
         with told_as_ours(f"openvino cannot compile `{graph.component}`", _exceptions()):
             model = _prepared(graph, source)
+            comes_back = not (stateful and not _reads_state_back()) and not _rotates(source)
+            artifact = output / f"{graph.component}{'.blob' if comes_back else _MODEL}"
             if artifact.suffix == _MODEL:
                 _library().serialize(model, artifact)
                 return artifact
