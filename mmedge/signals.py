@@ -49,8 +49,9 @@ def raise_on_signals() -> None:
 @contextmanager
 def held_back() -> Iterator[None]:
     """Signals that come during the block are raised when it ends: for steps that must be remembered once taken."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # may raise one that came before, with the mask already set
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

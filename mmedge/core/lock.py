@@ -26,18 +26,25 @@ def locked(path: Path, what: Path) -> Iterator[None]:
         ResourceError: the folder refuses the file.
     """
     held: list[int] = []
-    try:
-        with held_back():  # between taking it and knowing that it was taken
-            held.append(_take(path, what))
-        yield
-    finally:
+
+    def give_back() -> None:
         # Closing is not enough: a forked child may have the descriptor too. And it is removed while it is held, so that
         # who opened this very file meanwhile notices and starts over. One that stays is taken over by the next writer.
         with held_back():
-            for descriptor in held:
+            while held:
                 with suppress(OSError):
                     path.unlink()
-                os.close(descriptor)
+                os.close(held.pop())
+
+    try:
+        try:
+            with held_back():  # between taking it and knowing that it was taken
+                held.append(_take(path, what))
+            yield
+        finally:
+            give_back()
+    finally:
+        give_back()  # where a signal came just before it could be held back; the next one is not raised so soon
 
 
 def _take(path: Path, what: Path) -> int:

@@ -1,15 +1,15 @@
 """Of all who want to write one bundle at the same time, exactly one does."""
 
 import fcntl
+import itertools
 import os
-import random
 import signal
-import subprocess
 import sys
 import time
 
 import pytest
 
+from mmedge import signals
 from mmedge.core.bundle import open_bundle
 from mmedge.core.lock import locked
 from mmedge.core.writing import new_bundle
@@ -154,26 +154,44 @@ def test_bundles_beside_each_other_do_not_wait_for_each_other(tmp_path, workshop
         workshop.write(tmp_path / "b")
 
 
-TAKE_AND_GIVE_BACK = """
-import sys
-from pathlib import Path
-from mmedge.core.lock import locked
-from mmedge.signals import raise_on_signals
-
-raise_on_signals()
-print("ready", flush=True)
-while True:
-    with locked(Path(sys.argv[1]), Path(sys.argv[1])):
-        pass
-"""
+@pytest.fixture
+def signals_raise():
+    """As in the command line; what the tests' own process does with them comes back."""
+    before = {number: signal.getsignal(number) for number in signals.SIGNALS}
+    yield signals.raise_on_signals
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    signals.stopped.clear()
 
 
-def test_a_signal_at_any_moment_leaves_no_lock(tmp_path):
-    chance = random.Random(0)
-    for _ in range(20):
-        command = [sys.executable, "-c", TAKE_AND_GIVE_BACK, str(tmp_path / "lock")]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-            process.stdout.readline()
-            time.sleep(chance.uniform(0, 0.01))
-            process.send_signal(signal.SIGINT)
-        assert list(tmp_path.iterdir()) == []
+def test_a_signal_at_any_instruction_leaves_no_lock(tmp_path, signals_raise):
+    def come(frame, event, _):
+        nonlocal steps
+        frame.f_trace_opcodes = True
+        steps += event == "opcode"
+        if steps == moment:
+            signal.raise_signal(signal.SIGINT)  # waits where signals are held back
+        return come
+
+    def take_and_give_back():
+        with locked(tmp_path / "lock", tmp_path):
+            pass
+
+    for moment in itertools.count(1):
+        signals_raise()
+        steps = 0
+        ours = sys.gettrace()
+        sys._getframe().f_trace_opcodes = True  # Python 3.12 looks before tracing begins whether any frame asks for it
+        sys.settrace(come)
+        try:
+            take_and_give_back()
+        except signals.Stopped as stopped:
+            stopped.with_traceback(None)
+        finally:
+            sys.settrace(ours)
+        assert os.listdir(tmp_path) == [], f"instruction {moment}"
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set(), f"instruction {moment}"
+        if steps < moment:
+            break
+    assert moment > 100
+    assert moment > 100
