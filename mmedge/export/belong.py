@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmedge.core.family import STEP_INPUTS, Insertion, Prompt, Request
+from mmedge.core.family import Insertion, Prompt, Request
 from mmedge.core.plan import Plan
 from mmedge.core.ports import Tensors, check_feeds
 from mmedge.errors import InputError, ModelError
@@ -82,7 +82,7 @@ def _width(plan: Plan, insertion: Insertion) -> int:
 
 def _outputs(checkpoint: Checkpoint, plan: Plan, prompt: Prompt) -> Tensors:
     """Zeros in the shapes of all that is made of the prompt before its first step."""
-    arrange = arranging(plan.family, plan.config) or _put_together
+    arrange = arranging(plan.family, plan.config)
     try:
         return arrange(prompt, [_seen(checkpoint.outline, plan, {**prompt.feeds, **look}) for look in prompt.looks])
     except (RuntimeError, ValueError) as error:
@@ -92,17 +92,12 @@ def _outputs(checkpoint: Checkpoint, plan: Plan, prompt: Prompt) -> Tensors:
         ) from error
 
 
-def _put_together(prompt: Prompt, seen: list[Tensors]) -> Tensors:
-    return {name: np.concatenate([values[name] for values in seen]) for name in seen[0].keys() - prompt.feeds.keys()}
-
-
 def _seen(model: Any, plan: Plan, feeds: Tensors) -> Tensors:
     values = {name: torch.from_numpy(array).to("meta") for name, array in feeds.items()}
     with torch.device("meta"), torch.no_grad():
         for component in plan.components:
-            ports = component.inputs
-            if component.cache is None and not any(port.name in STEP_INPUTS for port in ports):
-                made = component.forward(model, *(values[port.name] for port in ports))
+            if component.role == "tower":
+                made = component.forward(model, *(values[port.name] for port in component.inputs))
                 values |= {port.name: value for port, value in zip(component.outputs, made, strict=True)}
     return {
         name: feeds[name] if name in feeds else np.zeros(tuple(value.shape), np.float32)

@@ -160,17 +160,12 @@ class Engine:
     def choose_together(self, tokens: np.ndarray, positions: np.ndarray) -> np.ndarray:
         """The most likely token after one more of each selected answer, int64 ``[answers]``; ``positions`` are int64
         ``[..., 1, answers]``."""
-        values: Tensors = {"input_ids": tokens[None], "position_ids": positions, "logits_at": np.array([0])}
-        for graph in self.each_step:
-            outputs = [port.name for port in graph.outputs if port.name == "token" or port.name not in ENDS]
-            feeds = _known(graph, values)
-            feeds |= {port.name: _zeros(port, len(tokens)) for port in self._missing(graph, values)}
-            rows = {port.name: _as_rows(port, feeds[port.name]) for port in graph.inputs if port.name in feeds}
-            values |= self.sessions[graph.component].run(rows, outputs)
-        chosen: np.ndarray = values["token"][:, -1]
+        reading = Reading(tokens[None], positions, asked=np.array([0]))
+        chosen: np.ndarray = self._step(reading, "token", together=True)[:, -1]
         return chosen
 
-    def _step(self, reading: Reading, wanted: str) -> np.ndarray:
+    def _step(self, reading: Reading, wanted: str, *, together: bool = False) -> np.ndarray:
+        """``together`` are tokens of as many answers, not those of one in a row."""
         length = reading.tokens.shape[1]
         values: Tensors = {
             "input_ids": reading.tokens,
@@ -184,8 +179,11 @@ class Engine:
             for insertion in reading.insertions:
                 if insertion.into in feeds:
                     feeds[insertion.into] = _inserted(feeds[insertion.into], insertion, self._seen)
+            if together:
+                feeds = {port.name: _as_rows(port, feeds[port.name]) for port in graph.inputs if port.name in feeds}
             values |= self.sessions[graph.component].run(feeds, outputs)
-        self._read += self._coming if reading.is_prompt else reading.tokens[0].tolist()
+        if not together:
+            self._read += self._coming if reading.is_prompt else reading.tokens[0].tolist()
         return values[wanted]
 
     def _missing(self, graph: Graph, values: Tensors) -> Iterator[Port]:
@@ -199,10 +197,10 @@ class Engine:
             session.close()
 
 
-def arranging(family: Family, config: Config) -> Arrange | None:
-    """The family's own way for this model, if it has one."""
+def arranging(family: Family, config: Config) -> Arrange:
+    """The family's own way for this model, or to put them together."""
     if (arrange := family.arrange) is None:
-        return None
+        return _put_together
     return lambda prompt, seen: arrange(config, prompt, seen)
 
 
