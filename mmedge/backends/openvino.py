@@ -22,6 +22,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from mmap import ACCESS_COPY, MADV_DONTNEED, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,10 +77,12 @@ class OpenVino:
             if artifact.suffix == _MODEL:
                 compiled = _core().compile_model(_core().read_model(artifact), "CPU", _settings(graph, threads))
                 return OpenVinoSession(graph, compiled.create_infer_request())
-            file = np.memmap(artifact, np.uint8, mode="c")
-            blob = _library().Tensor(file, shared_memory=True)
+            with artifact.open("rb") as file:
+                pages = mmap(file.fileno(), 0, access=ACCESS_COPY)  # a tensor must be writable
+            blob = _library().Tensor(np.frombuffer(pages, np.uint8), shared_memory=True)
             compiled = _core().import_model(blob, "CPU", _settings(graph, threads))
-            return OpenVinoSession(graph, compiled.create_infer_request(), file)
+            pages.madvise(MADV_DONTNEED)  # nearly all was packed anew; what is read again comes from the file
+            return OpenVinoSession(graph, compiled.create_infer_request(), pages)
 
     def open_profiled(
         self, graph: Graph, source: Path, threads: int = 0, options: Options = NO_OPTIONS
@@ -96,7 +99,7 @@ class OpenVino:
 class OpenVinoSession:
     """An open graph; one request that remembers inputs and state."""
 
-    def __init__(self, graph: Graph, request: Any, file: np.memmap | None = None) -> None:
+    def __init__(self, graph: Graph, request: Any, file: mmap | None = None) -> None:
         self._graph = graph
         self._request = request
         self._file = file  # the engine reads weights from it as long as it lives

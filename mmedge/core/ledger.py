@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Literal, TypeAlias
 
 Compiled: TypeAlias = Literal["hit", "miss", "none"]
@@ -18,10 +19,11 @@ class Ledger:
     """What was spent while it listened."""
 
     seconds: dict[str, float] = field(default_factory=dict)
-    """By name; what is spent inside something else counts for that alone."""
+    """By name; what is spent inside something else, or beside it in another thread, counts for that alone."""
     compiled: Compiled = "none"
     """One graph that had to be compiled makes it a miss."""
-    depth: int = 0
+    lock: Lock = field(default_factory=Lock)
+    """Held while something is spent."""
 
 
 _listening: ContextVar[Ledger | None] = ContextVar("_listening", default=None)
@@ -41,16 +43,15 @@ def listening(ledger: Ledger) -> Iterator[None]:
 def spent(name: str) -> Iterator[None]:
     """The block's time is spent on ``name``."""
     ledger = _listening.get()
-    if ledger is None or ledger.depth:
+    if ledger is None or not ledger.lock.acquire(blocking=False):
         yield
         return
-    ledger.depth += 1
     started = time.perf_counter()
     try:
         yield
     finally:
-        ledger.depth -= 1
         ledger.seconds[name] = ledger.seconds.get(name, 0.0) + time.perf_counter() - started
+        ledger.lock.release()
 
 
 def tell_compiled(found: bool) -> None:

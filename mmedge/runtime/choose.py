@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import NamedTuple, TypeAlias
 
 from mmedge.core import find
@@ -12,6 +13,7 @@ from mmedge.core.bundle import Bundle, Graph
 from mmedge.core.names import shown
 from mmedge.core.target import Target
 from mmedge.errors import BackendError, MmedgeError, ResourceError
+from mmedge.runtime.beside import beside_each_other
 from mmedge.runtime.ready import entry, refused
 
 _LONGEST = 160
@@ -98,18 +100,35 @@ def _open_first(bundle: Bundle, opener: Opener) -> tuple[dict[str, Backend], dic
 
 
 def _open_all(bundle: Bundle, engines: dict[str, Backend], opener: Opener) -> dict[str, Session] | _Failure:
-    """All sessions, or the first that an engine or its memory refuses, with nothing left open."""
+    """All sessions, or the first that an engine or its memory refuses, with nothing left open.
+
+    Engines open their graphs beside each other: one reads what another packs, and no one keeps all cores busy.
+    """
+    graphs = bundle.manifest.graphs
     sessions: dict[str, Session] = {}
-    try:
-        for graph in bundle.manifest.graphs:
-            sessions[graph.component] = opener(graph, engines[graph.component])
-    except BaseException as error:
-        for session in sessions.values():
-            session.close()
-        if isinstance(error, (BackendError, ResourceError)):
-            return _Failure(graph, error)
-        raise
-    return sessions
+
+    def open_those_of(name: str) -> _Failure | None:
+        for graph in graphs:
+            if engines[graph.component].name == name:
+                try:
+                    sessions[graph.component] = opener(graph, engines[graph.component])
+                except (BackendError, ResourceError) as error:
+                    return _Failure(graph, error)
+        return None
+
+    names = list(dict.fromkeys(engines[graph.component].name for graph in graphs))
+    with ExitStack() as unless_all:
+        unless_all.callback(_close, sessions)
+        failures = list(filter(None, beside_each_other(open_those_of, names)))
+        if failures:
+            return min(failures, key=lambda failure: graphs.index(failure.graph))
+        unless_all.pop_all()
+    return {graph.component: sessions[graph.component] for graph in graphs}
+
+
+def _close(sessions: dict[str, Session]) -> None:
+    for session in sessions.values():
+        session.close()
 
 
 def _advised(bundle: Bundle, error: MmedgeError) -> MmedgeError:

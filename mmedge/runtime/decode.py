@@ -46,10 +46,11 @@ def read_prompt(prompt: Prompt, read: int = 0) -> Reading:
 
 def read_answer(prompt: Prompt, tokens: np.ndarray, place: int) -> Reading:
     """Tokens int64 ``[length]`` of an answer to it, the first of which is token number ``place`` of the answer."""
-    before = _positions(prompt)
-    first = int(before.max()) + 1 + place
-    positions = np.broadcast_to(np.arange(first, first + len(tokens)), (*before.shape[:-1], len(tokens)))
-    return Reading(tokens[None], positions.copy())
+    before = prompt.positions
+    first = place + (len(prompt.tokens) if before is None else int(before.max()) + 1)
+    positions = np.empty(((1,) if before is None else before.shape[:-1]) + tokens.shape, np.int64)
+    positions[...] = np.arange(first, first + len(tokens))
+    return Reading(tokens[None], positions)
 
 
 def decode(

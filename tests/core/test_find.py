@@ -1,3 +1,4 @@
+from importlib import metadata
 from importlib.metadata import EntryPoint
 
 import pytest
@@ -55,14 +56,14 @@ def test_only_listed_names_are_imported(name):
 
 def test_an_installed_plugin_is_found(monkeypatch):
     entry = EntryPoint("counter", "collections:Counter", "mmedge.backends")
-    monkeypatch.setattr(find, "entry_points", lambda group: [entry] if group == "mmedge.backends" else [])
+    monkeypatch.setattr(metadata, "entry_points", lambda group: [entry] if group == "mmedge.backends" else [])
     assert find.backend("counter").__name__ == "Counter"
     assert "counter" in find.names("backends")
 
 
 def test_our_file_comes_before_a_plugin_of_the_same_name(monkeypatch):
     entry = EntryPoint("blip", "collections:Counter", "mmedge.families")
-    monkeypatch.setattr(find, "entry_points", lambda group: [entry])
+    monkeypatch.setattr(metadata, "entry_points", lambda group: [entry])
     assert find.family("blip").name == "blip"
 
 
