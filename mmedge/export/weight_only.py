@@ -22,8 +22,9 @@ import onnx_ir
 
 from mmedge.export.spelling import constant, initializer, insert, replace, spell_as_matmul, weight
 
-BLOCK_SIZES = (64, 32, 16)
-"""Weights that share a scale, the preferred number first; MatMulNBits takes no less than 16."""
+BLOCK_SIZES = {8: (128, 64, 32, 16), 4: (64, 32, 16)}
+"""Weights that share a scale, by bits, the preferred number first; MatMulNBits takes no less than 16. With 128 instead
+of 64 its products of 8 bits are a tenth faster, of one token and of a hundred, and only of 4 bits less exact."""
 
 INTEGER_PRODUCTS = 4
 """Accuracy level of MatMulNBits: activations to int8 in blocks too, as where ONNX Runtime fuses the other spelling."""
@@ -64,13 +65,15 @@ def quantize_weights(
     warnings = []
     for node in products:
         inputs = node.inputs[1].shape[0]
-        size = next((size for size in BLOCK_SIZES if inputs % size == 0), None)
+        own_bits = 8 if _makes_logits(node) else bits
+        size = next((size for size in BLOCK_SIZES[own_bits] if inputs % size == 0), None)
         if size is None:
-            warnings.append(f"`{node.name}` stays in float32: its {inputs} inputs are no multiple of {BLOCK_SIZES[-1]}")
+            least = BLOCK_SIZES[own_bits][-1]
+            warnings.append(f"`{node.name}` stays in float32: its {inputs} inputs are no multiple of {least}")
         else:
             matrix = node.inputs[1].const_value.numpy()
             make = positive_blocks if products_only else quantize_blocks
-            SPELLINGS[spelling](graph, node, make(matrix, 8 if _makes_logits(node) else bits, size))
+            SPELLINGS[spelling](graph, node, make(matrix, own_bits, size))
     for node in nodes:
         if _is_large_lookup(node):
             _quantize_lookup(graph, node)

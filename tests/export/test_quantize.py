@@ -418,7 +418,7 @@ def test_blocks_are_quantized_to_the_nearest_value(bits, most):
     assert np.abs(values.astype(int)).max() >= most
 
 
-@pytest.mark.parametrize("inputs, block", [(64, 64), (96, 32), (48, 16), (40, None)])
+@pytest.mark.parametrize("inputs, block", [(256, 128), (64, 64), (96, 32), (48, 16), (40, None)])
 def test_the_block_divides_the_inputs(tmp_path, graphs, inputs, block):
     source = small_graph(
         tmp_path / "float.onnx",
