@@ -25,7 +25,7 @@ _TINY = {
     "text_config": {
         "model_type": "llama",
         "vocab_size": 288,
-        "hidden_size": 32,
+        "hidden_size": 64,
         "intermediate_size": 64,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,

@@ -196,7 +196,7 @@ _TINY_VISION = {
 }
 _TINY_TEXT = {
     "vocab_size": 288,
-    "hidden_size": 32,
+    "hidden_size": 64,
     "intermediate_size": 64,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,

@@ -205,7 +205,7 @@ _TINY_VISION = {
 _TINY_TEXT = {
     "model_type": "qwen2",
     "vocab_size": 288,
-    "hidden_size": 32,
+    "hidden_size": 64,
     "intermediate_size": 64,
     "num_hidden_layers": 2,
     "num_attention_heads": 4,

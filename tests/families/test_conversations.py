@@ -224,3 +224,23 @@ def values(port, generator, length, start):
     if port.dtype == "int64":
         return generator.integers(0, 3, shape)
     return generator.normal(size=shape).astype(np.float32)
+
+
+@pytest.mark.slow
+def test_causal_decoders_have_a_form_and_no_others(exported):
+    """Without one, what is said here of several answers at once and of reading ahead would be said of nothing."""
+    family, checkpoint, _, bundle = exported
+    causal = family.components(checkpoint.config)[-1].causal
+    with mmedge.load(bundle, backend="onnxruntime") as pipeline:
+        assert pipeline.goes_together == pipeline.engine.looks_ahead == causal
+
+
+@pytest.mark.slow
+def test_openvino_joins_attention_and_its_state(exported):
+    """Apart, a step takes twice as long."""
+    family, checkpoint, _, bundle = exported
+    cache = family.components(checkpoint.config)[-1].cache
+    with mmedge.load(bundle, backend="openvino") as pipeline:
+        compiled = pipeline.engine.sessions["decoder"]._request.get_compiled_model()
+    kinds = [node.get_rt_info()["layerType"].astype(str) for node in compiled.get_runtime_model().get_ops()]
+    assert kinds.count("ScaledDotProductAttention") == cache.layers
