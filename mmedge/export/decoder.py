@@ -57,12 +57,13 @@ def write_in_place(graph: onnx_ir.Graph) -> None:
 
 
 def choose_token(graph: onnx_ir.Graph) -> None:
-    """Add the output ``token`` int64 ``[1, 1]``, the likeliest after the last position of ``logits``."""
+    """Add the output ``token``, int64 in the shape of ``logits`` without its last axis: the likeliest."""
     logits = next(value for value in graph.outputs if value.name == "logits")
     attributes = {"axis": -1, "keepdims": 0}
     node = onnx_ir.node("ArgMax", [logits], attributes, name="token/ArgMax")
     token = node.outputs[0]
-    token.name, token.dtype, token.shape = TOKEN.name, onnx_ir.DataType.INT64, onnx_ir.Shape(TOKEN.shape)
+    token.name, token.dtype = TOKEN.name, onnx_ir.DataType.INT64
+    token.shape = onnx_ir.Shape(logits.shape.dims[:-1])
     graph.append(node)
     graph.outputs.insert(0, token)
 
