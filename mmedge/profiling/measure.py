@@ -12,6 +12,8 @@ from msgspec.structs import replace
 
 from mmedge.errors import QualityError
 from mmedge.profiling import warmup
+from mmedge.profiling.machine import page_cache
+from mmedge.profiling.machine.cold import files_of
 from mmedge.profiling.machine.health import Health
 from mmedge.profiling.machine.memory import weigh
 from mmedge.profiling.machine.power import Meter
@@ -162,8 +164,9 @@ class Measurement:
                         self._look(index, (worker,))
 
     def process(self, number: int) -> AbstractContextManager[Worker]:
-        """A fresh process of a candidate."""
+        """A fresh process of a candidate, whose files are in memory."""
         candidate = self.candidates[number]
+        page_cache.fill(files_of(candidate))
         return running(candidate.name, candidate.command or self.command)
 
     @property
