@@ -51,7 +51,7 @@ def slots_of(processor: Any, image_token: str) -> Slots | None:
             f"the chat template does more than put strings around texts and pictures, as in {told[0]}",
             hint="give the checkpoint a simpler chat_template.jinja",
         )
-    return replace(slots, video=_video(processor, slots, image_token))
+    return _with_video(processor, slots, image_token)
 
 
 def messages(turns: Sequence[Said]) -> list[dict[str, Any]]:
@@ -144,15 +144,18 @@ def _around_pictures(one: str, two: str, image_token: str) -> tuple[str, str, st
     raise ModelError("the chat template does not write the same for every picture of a turn")
 
 
-def _video(processor: Any, slots: Slots, image_token: str) -> str:
-    """What stands for a video; empty where the template does not write one and the same string for each."""
+def _with_video(processor: Any, slots: Slots, image_token: str) -> Slots:
+    """With what stands for a video, where the template writes one and the same string for each."""
     token = str(getattr(processor, "video_token", None) or "")
-    shown = _rendered(processor, (Said(1, FIRST, video=True),)).partition(FIRST)[0] if token else ""
+    if not token:
+        return slots
+    beside, alone = (_rendered(processor, (Said(count, FIRST, video=True),)).partition(FIRST)[0] for count in (1, 0))
     before = slots.begin + slots.user_pictures + slots.picture
-    video = shown.removeprefix(before).removesuffix(slots.after_pictures)
-    found = replace(slots, video=video)
-    fits = token and token in video and all(_same(processor, found, each, image_token) for each in VIDEOS)
-    return video if fits else ""
+    video = beside.removeprefix(before).removesuffix(slots.after_pictures)
+    user = alone.removeprefix(slots.begin).removesuffix(video + slots.after_pictures)
+    found = replace(slots, video=video, user_video=None if user == slots.user_pictures else user)
+    fits = token in video and all(_same(processor, found, each, image_token) for each in VIDEOS)
+    return found if fits else slots
 
 
 def _added(processor: Any, rendered: str) -> str:

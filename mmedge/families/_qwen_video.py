@@ -7,12 +7,10 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 from mmedge.core.family import Config, Request
-from mmedge.errors import InputError
 from mmedge.families import _qwen_picture as picture
 from mmedge.families import _qwen_vl as qwen
-
-RATE = 24.0
-"""Frames a second where nobody knows when they were shown; the checkpoints' processors take the same."""
+from mmedge.families._video import RATE
+from mmedge.families._video import seconds as seconds_of
 
 
 class Slices(NamedTuple):
@@ -41,7 +39,7 @@ def film(shown: Shown, told: qwen.Told, sized: Sized) -> Callable[[Config, Reque
     """How a family reads a video."""
 
     def found(config: Config, request: Request) -> qwen.Film:
-        settings, frames, seconds = _settings(config), list(request.frames), _seconds(request)
+        settings, frames, seconds = _settings(config), list(request.frames), seconds_of(request)
         rows, columns = sized(len(frames), frames[0].shape[0], frames[0].shape[1], settings)
         gap = (seconds[-1] - seconds[0]) / (len(frames) - 1) if len(frames) > 1 else 1 / RATE
         depth = settings["temporal_patch_size"]
@@ -56,13 +54,6 @@ def film(shown: Shown, told: qwen.Told, sized: Sized) -> Callable[[Config, Reque
         return qwen.Film([look | told(config, rows, columns) for look in looks], text, grids)
 
     return found
-
-
-def _seconds(request: Request) -> list[float]:
-    seconds = list(request.frame_seconds) or [index / RATE for index in range(len(request.frames))]
-    if len(seconds) != len(request.frames):
-        raise InputError(f"the video has {len(request.frames)} frames, and times for {len(seconds)}")
-    return seconds
 
 
 def _settings(config: Config) -> Config:

@@ -2,7 +2,8 @@
 https://arxiv.org/abs/2404.16821; version 3: Zhu et al. 2025, https://arxiv.org/abs/2504.10479).
 
 A picture is stretched to the grid of square tiles that is closest to its shape, with one of the whole picture after
-them; ``vision`` (InternViT, and a projector that reads neighbouring patches as one row) reads one tile at a time.
+them; a frame of a video is one tile. ``vision`` (InternViT, and a projector that reads neighbouring patches as one row)
+reads one tile at a time.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import numpy as np
 
 from mmedge.core.family import Component, Config, Family, Prompt, Request
 from mmedge.core.ports import Port, Tensors
-from mmedge.errors import InputError, ModelError
+from mmedge.errors import ModelError
 from mmedge.families import _decoder_only as shared
+from mmedge.families import _video
 from mmedge.media.image import normalise_as, resize
 
 if TYPE_CHECKING:
@@ -76,12 +78,12 @@ def _rows_of_a_tile(config: Config) -> int:
 
 def prepare(config: Config, tokenizer: Tokenizer, request: Request) -> Prompt:
     """Tiles and tokens as the checkpoint's processor makes them."""
-    if request.frames:
-        raise InputError("this model looks at pictures here, not at videos")
     cut = [tiles_of(picture, config["image"]) for picture in shared.pictures_of(request)]
     texts = [_written(config, len(tiles)) for tiles in cut]
-    looks = [{"pixel_values": tile} for tiles in cut for tile in tiles]
-    return shared.prompt(config, tokenizer, request, texts, looks)
+    squares = [*(tile for tiles in cut for tile in tiles), *_video.whole_frames(config, request)]
+    looks = [{"pixel_values": square} for square in squares]
+    frames = (f"Frame{number}: {_written(config, 1)}" for number in range(1, len(request.frames) + 1))
+    return shared.prompt(config, tokenizer, request, texts, looks, "\n".join(frames))
 
 
 def tiles_of(picture: np.ndarray, settings: Config) -> list[np.ndarray]:
@@ -125,7 +127,7 @@ def grid_of(picture: tuple[int, ...], tile: tuple[int, int], fewest: int, most: 
 
 
 def _written(config: Config, tiles: int) -> str:
-    """What stands for a picture in the prompt."""
+    """What stands for a picture or a frame in the prompt."""
     processor = config["processor"]
     rows = tiles * int(processor.get("image_seq_length", _rows_of_a_tile(config)))
     return f"{processor['start_image_token']}{config['text']['image_token'] * rows}{processor['end_image_token']}"

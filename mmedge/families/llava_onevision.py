@@ -8,7 +8,6 @@ projector, as in LLaVA) reads one square at a time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import ceil, sqrt
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ from mmedge.core.ports import Port, Tensors
 from mmedge.errors import ModelError
 from mmedge.families import _any_resolution as any_resolution
 from mmedge.families import _decoder_only as shared
-from mmedge.families import llava
+from mmedge.families import _video, llava
 from mmedge.media.image import preprocess
 
 if TYPE_CHECKING:
@@ -35,20 +34,6 @@ FRAME = "frame"
 """Its number, int64 ``[1]``, in a look at a frame of a video."""
 
 VIDEO_FEATURES = "video_features"
-
-VIDEO_SETTINGS = {
-    "do_resize": True,
-    "size": {"height": 384, "width": 384},
-    "resample": 3,
-    "do_center_crop": False,
-    "crop_size": {},
-    "do_rescale": True,
-    "rescale_factor": 1 / 255,
-    "do_normalize": True,
-    "image_mean": [0.48145466, 0.4578275, 0.40821073],
-    "image_std": [0.26862954, 0.26130258, 0.27577711],
-}
-"""Where a checkpoint does not say otherwise."""
 
 MOST = "anyres_max_"
 """What ``vision_aspect_ratio`` begins with, before the number of tiles whose rows are kept."""
@@ -71,7 +56,7 @@ def prepare(config: Config, tokenizer: Tokenizer, request: Request) -> Prompt:
         return shared.prompt(config, tokenizer, request, texts, looks)
     side = ceil(_patches(config) / 2)
     video = config["text"]["video_token"] * (len(request.frames) * side**2 + 1)
-    prompt = shared.prompt(config, tokenizer, request, texts, [*looks, *_frames(config, request.frames)], video)
+    prompt = shared.prompt(config, tokenizer, request, texts, [*looks, *_frames(config, request)], video)
     places = np.flatnonzero(prompt.tokens == config["model"]["video_token_index"])
     insertions = (*(prompt.insertions if pictures else ()), Insertion(VIDEO_FEATURES, shared.ROWS, places))
     return replace(prompt, insertions=insertions)
@@ -94,12 +79,10 @@ def _together(config: Config, pictures: list[np.ndarray]) -> tuple[list[Tensors]
     return looks, [llava.rows_of_a_picture(config) + 1] * len(looks)
 
 
-def _frames(config: Config, frames: Sequence[np.ndarray]) -> list[Tensors]:
-    """A look at each frame of a video; settings of pictures are those of videos where there are none for these."""
-    said = config.get("video") or config["image"]
-    settings = {key: said.get(key, usual) for key, usual in VIDEO_SETTINGS.items()}
-    numbers = (preprocess(frame, settings) for frame in frames)
-    return [{"pixel_values": each, FRAME: np.array([number])} for number, each in enumerate(numbers)]
+def _frames(config: Config, request: Request) -> list[Tensors]:
+    """A look at each frame of a video."""
+    frames = enumerate(_video.whole_frames(config, request))
+    return [{"pixel_values": each, FRAME: np.array([number])} for number, each in frames]
 
 
 def _patches(config: Config) -> int:

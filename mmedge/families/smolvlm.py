@@ -1,20 +1,23 @@
 """SmolVLM: answers about pictures by a small language model (Marafioti et al. 2025, https://arxiv.org/abs/2504.05299).
 
-A picture is scaled to a longest side and cut into square tiles, beside one of the whole; ``vision`` (SigLIP, and a
-connector that puts neighbouring patches into one row) reads one tile at a time.
+A picture is scaled to a longest side and cut into square tiles, beside one of the whole; a frame of a video is one
+tile, and the prompt says when it is shown. ``vision`` (SigLIP, and a connector that puts neighbouring patches into one
+row) reads one tile at a time.
 """
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mmedge.core.family import Component, Config, Family, Prompt, Request
 from mmedge.core.ports import Port, Tensors
-from mmedge.errors import InputError
 from mmedge.families import _decoder_only as shared
+from mmedge.families import _video
 from mmedge.media.image import normalise_as, resize
+from mmedge.media.words import in_words
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +26,18 @@ if TYPE_CHECKING:
 
 LARGEST_SIDE = 4096
 """Pixels that the processor scales a picture to at most."""
+
+VIDEO_SETTINGS = {
+    "do_resize": True,
+    "max_image_size": {"longest_edge": 364},
+    "resample": 1,
+    "image_mean": [0.5] * 3,
+    "image_std": [0.5] * 3,
+}
+"""Where a checkpoint does not say otherwise."""
+
+VIDEO_SIZE = {"longest_edge": 4 * 364}
+"""The same of what frames are scaled to before they are made square."""
 
 DECODER = shared.Decoder(text=lambda model: model.model.text_model)
 
@@ -49,12 +64,11 @@ def rows_of_a_tile(config: Config) -> int:
 
 def prepare(config: Config, tokenizer: Tokenizer, request: Request) -> Prompt:
     """Tiles and tokens as the checkpoint's processor makes them."""
-    if request.frames:
-        raise InputError("this model looks at pictures here, not at videos")
     cut = [tiles_of(picture, config["image"]) for picture in shared.pictures_of(request)]
     texts = [_written(config, rows, columns) for _, rows, columns in cut]
-    looks = [{"pixel_values": tile} for tiles, _, _ in cut for tile in tiles]
-    return shared.prompt(config, tokenizer, request, texts, looks)
+    squares = [*(tile for tiles, _, _ in cut for tile in tiles), *frames_of(config, request)]
+    looks = [{"pixel_values": square} for square in squares]
+    return shared.prompt(config, tokenizer, request, texts, looks, _told(config, request))
 
 
 def tiles_of(picture: np.ndarray, settings: Config) -> tuple[list[np.ndarray], int, int]:
@@ -122,6 +136,35 @@ def _written(config: Config, rows: int, columns: int) -> str:
         "".join(f"{around}<row_{row + 1}_col_{column + 1}>{tile}" for column in range(columns)) for row in range(rows)
     )
     return "".join(f"{line}\n" for line in lines) + f"\n{whole}"
+
+
+def frames_of(config: Config, request: Request) -> list[np.ndarray]:
+    """Each frame of a video as one tile, float32 ``[1, 3, side, side]``."""
+    said = _video.settings(config)
+    size = said.get("video_sampling", {}).get("video_size", VIDEO_SIZE)
+    settings = {**VIDEO_SETTINGS, "size": size, **said}
+    return [normalise_as(_squared(frame, settings), settings) for frame in request.frames]
+
+
+def _squared(frame: np.ndarray, settings: Config) -> np.ndarray:
+    """Scaled twice, as whole pictures are."""
+    if not settings["do_resize"]:
+        return frame
+    size, side, resample = settings["size"], settings["max_image_size"]["longest_edge"], settings["resample"]
+    if "longest_edge" in size:
+        size = {"longest_edge": min(size["longest_edge"], LARGEST_SIDE)}
+    return resize(resize(frame, *_scaled(frame, size), resample), side, side, resample)
+
+
+def _told(config: Config, request: Request) -> str:
+    """What stands for a video in the prompt; it is said to end with its last frame."""
+    if not request.frames:
+        return ""
+    seconds = _video.seconds(request)
+    count, length = in_words(len(seconds)), timedelta(seconds=int(seconds[-1]))
+    clocks = (f"{int(second // 60):02d}:{int(second % 60):02d}" for second in seconds)
+    shown = "".join(f"\nFrame from {clock}:{_written(config, 0, 0)}" for clock in clocks)
+    return f"You are provided the following series of {count} frames from a {length} [H:MM:SS] video.\n{shown}\n\n"
 
 
 # What follows runs only while exporting, on the modules of `transformers`.

@@ -46,6 +46,8 @@ class Slots(Struct, frozen=True, forbid_unknown_fields=True):
     """The token that the tokenizer puts before a whole text; not part of the text, whose first word is still first."""
     video: str = ""
     """For a video, after the pictures of a turn; it contains the video token. Empty where there is no place for one."""
+    user_video: str | None = None
+    """Before a video without pictures, where that is not what stands before pictures."""
 
 
 def pieces(slots: Slots, request: Request, pictures: Sequence[str], image_token: str, video: str = "") -> list[Piece]:
@@ -68,9 +70,10 @@ def pieces(slots: Slots, request: Request, pictures: Sequence[str], image_token:
 
 
 def _asked(slots: Slots, turn: Turn, tokens: Iterator[str], image_token: str, video: str = "") -> Iterator[Piece]:
-    shown = "".join(slots.picture.replace(image_token, next(tokens)) for _ in turn.images) + video
-    if shown:
-        yield Piece(slots.user_pictures + shown + slots.after_pictures, True)
+    shown = "".join(slots.picture.replace(image_token, next(tokens)) for _ in turn.images)
+    if shown or video:
+        before = slots.user_pictures if shown or slots.user_video is None else slots.user_video
+        yield Piece(before + shown + video + slots.after_pictures, True)
     else:
         yield Piece(slots.user, True)
     yield _said(slots, turn.text or "")

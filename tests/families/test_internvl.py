@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,9 +13,9 @@ from transformers import AutoConfig, GotOcr2ImageProcessorPil, InternVLForCondit
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
 from mmedge.core.family import Request
-from mmedge.errors import InputError, ModelError
+from mmedge.errors import ModelError
 from mmedge.export.agree import TorchSession
-from mmedge.families import internvl
+from mmedge.families import _video, internvl
 
 TINY = internvl.FAMILY.tiny[0]
 SIZES = [(1, 300), (301, 2), (3, 5), (64, 64), (90, 200), (160, 90), (448, 449), (700, 900), (31, 97)]
@@ -66,10 +69,32 @@ def test_what_no_published_model_does_is_refused(change):
         internvl.components({"model": TINY | {"downsample_ratio": 0.5} | change})
 
 
-def test_a_video_is_refused_before_anything_else():
-    frame = np.zeros((8, 8, 3), np.uint8)
-    with pytest.raises(InputError, match="videos"):
-        internvl.prepare({}, None, Request(text="What happens?", frames=(frame,)))
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"size": {"height": 32, "width": 32}, "image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]},
+        {"size": {"height": 24, "width": 40}, "resample": 2},
+        {"size": {"height": 32, "width": 32}, "do_normalize": False},
+        {"do_resize": False},
+    ],
+    ids=str,
+)
+def test_frames_are_those_of_the_checkpoints_processor(settings, monkeypatch):
+    """One tile each, within two levels of 255: torch and Pillow scale to other bytes. Conversations are in
+    `test_videos.py`."""
+    spec = spec_from_file_location("_videos", Path(__file__).parent / "checkpoints" / "_videos.py")
+    videos = module_from_spec(spec)
+    spec.loader.exec_module(videos)
+    own = videos.processor_class("internvl.video_processing_internvl", "InternVLVideoProcessor", monkeypatch)
+    for count, height, width in ((1, 48, 48), (3, 31, 97), (2, 120, 50)):
+        blots = np.random.default_rng(count).integers(0, 256, (count, 4, 5, 3), np.uint8)
+        soft = [Image.fromarray(each).resize((width, height), Image.Resampling.BICUBIC) for each in blots]
+        frames = np.stack([np.asarray(each) for each in soft])
+        want = own(**settings)(videos=[frames], return_tensors="np")["pixel_values_videos"][0]
+        got = _video.whole_frames({"video": settings, "image": {}}, Request(frames=tuple(frames)))
+        level = 1 / 255 / (0.225 if settings.get("do_normalize", True) else 1)
+        np.testing.assert_allclose(np.concatenate(got), want, rtol=0, atol=2.01 * level)
 
 
 @pytest.mark.slow

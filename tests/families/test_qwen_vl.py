@@ -27,8 +27,8 @@ from mmedge.export.layout import plan_graph
 from mmedge.export.load import load_model, read_checkpoint
 from mmedge.families import _decoder_only as shared
 from mmedge.families import _qwen_picture as picture
-from mmedge.families import _qwen_video, qwen2_5_vl, qwen3_vl
 from mmedge.families import _qwen_vl as qwen
+from mmedge.families import _video, qwen2_5_vl, qwen3_vl
 from mmedge.runtime.decode import decode
 from mmedge.runtime.engine import Engine, arranging
 
@@ -184,7 +184,7 @@ def test_a_still_frame_is_seen_as_a_picture_is(tiny):
 
 def test_times_for_other_frames_are_refused():
     with pytest.raises(InputError, match="5 frames, and times for 2"):
-        _qwen_video._seconds(Request(frames=FRAMES, frame_seconds=(0.0, 1.0)))
+        _video.seconds(Request(frames=FRAMES, frame_seconds=(0.0, 1.0)))
 
 
 @given(SIDES, SIDES, st.integers(2, 9), st.integers(1, 2000), st.integers(1, 20))
