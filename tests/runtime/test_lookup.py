@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mmedge.core.family import Prompt
 from mmedge.runtime.decode import decode, read_prompt
-from mmedge.runtime.lookup import GUESSES, decode_ahead, guess
+from mmedge.runtime.lookup import GUESSES, SIZES, Text, decode_ahead
 
 STOP = 99
 
@@ -69,8 +71,28 @@ def test_what_the_cache_holds_already_is_not_read_again():
     assert read_prompt(prompt, 2).positions.tolist() == [[2]]
 
 
+def searched(known, most):
+    """The plain search that `Text` saves: backwards for what the text ends with."""
+    for size in SIZES:
+        for begin in range(len(known) - size - 1, -1, -1):
+            if known[begin : begin + size] == known[-size:]:
+                return known[begin + size : begin + size + most]
+    return []
+
+
 def test_a_guess_is_what_followed_the_last_time():
-    assert guess([1, 2, 8, 1, 2, 9, 1, 2], 2) == [9, 1]
-    assert guess([1, 2, 3], 4) == []
-    assert guess([7, 7, 7, 7], 0) == []
-    assert len(guess([1, 2] * 20, GUESSES)) <= GUESSES
+    assert Text([1, 2, 8, 1, 2, 9, 1, 2]).guess(2) == [9, 1]
+    assert Text([1, 2, 3]).guess(4) == []
+    assert Text([7, 7, 7, 7]).guess(0) == []
+    assert Text([]).guess(4) == []
+    assert len(Text([1, 2] * 20).guess(GUESSES)) <= GUESSES
+
+
+@given(st.lists(st.lists(st.integers(0, 3), max_size=8), max_size=8), st.integers(1, GUESSES))
+def test_a_guess_is_the_same_as_by_a_search_through_the_text(parts, most):
+    text, known = Text([]), []
+    for part in parts:
+        text.add(part)
+        known += part
+        assert len(text) == len(known)
+        assert text.guess(most) == searched(known, most)
