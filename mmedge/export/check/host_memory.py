@@ -46,6 +46,8 @@ class Host:
     """The same of graphs with a growing cache, whose steps are of many lengths."""
     looked_up: float
     """The same of tables that rows are read from."""
+    mapped: float
+    """Bytes more for each byte of both in a file that stays mapped (see `_stays_mapped`)."""
     caches: int
     """How often a growing cache is there while a step runs."""
     scores: int
@@ -55,11 +57,10 @@ class Host:
 HOSTS = {
     # onnxruntime 1.31: weights are copied out of their file and packed, tables stay in it and few of their rows are
     # ever read; attention holds its scores and what it makes of them; a growing cache is read and written anew.
-    "onnxruntime": Host(libraries_mib=55, multiplied=1.05, stepped=1.05, looked_up=0.0, caches=2, scores=2),
-    # openvino 2026.4: the file stays mapped beside the packed copy, and a decoder packs most weights once more for
-    # steps of other lengths. Attention goes through its scores in blocks, but each layer keeps what it needed for the
-    # longest step: 0.9 MiB a token in 30 layers of 3 key heads of 64, as much as 20 caches, from 600 to 1,700 tokens.
-    "openvino": Host(libraries_mib=110, multiplied=2.0, stepped=2.7, looked_up=1.0, caches=20, scores=0),
+    "onnxruntime": Host(libraries_mib=55, multiplied=1.05, stepped=1.05, looked_up=0, mapped=0, caches=2, scores=2),
+    # openvino 2026.4: weights are packed, a decoder's most once more for steps of other lengths; the file that they
+    # come from is let go where it was compiled. Attention goes through its scores in blocks.
+    "openvino": Host(libraries_mib=110, multiplied=1.0, stepped=1.7, looked_up=0, mapped=1, caches=2, scores=0),
 }
 
 
@@ -128,9 +129,19 @@ def _weights(opened: Opened, backend: str) -> Sum:
     host = HOSTS[backend]
     looked_up, multiplied = weights_mib(_as_read(opened, backend))
     times = host.stepped if opened.graph.cache and not opened.graph.cache.capacity else host.multiplied
-    how = f"{times:g} x {multiplied:,.1f} multiplied + {host.looked_up:g} x {looked_up:,.1f} looked up"
-    total = times * multiplied + host.looked_up * looked_up
+    mapped = host.mapped if _stays_mapped(opened) else 0
+    times, once = times + mapped, host.looked_up + mapped
+    how = f"{times:g} x {multiplied:,.1f} multiplied + {once:g} x {looked_up:,.1f} looked up"
+    total = times * multiplied + once * looked_up
     return Sum(f"weights of {opened.component}", total, how)
+
+
+def _stays_mapped(opened: Opened) -> bool:
+    """OpenVINO opens those that rotate from a model file instead of a compiled one (see `backends.openvino`), and packs
+    a decoder's compressed weights when they are first needed."""
+    if opened.graph.cache and opened.graph.precision.endswith("-weights"):
+        return True
+    return any(node.op_type == "RotaryEmbedding" for node in opened.program.graph)
 
 
 def _as_read(opened: Opened, backend: str) -> onnx.ModelProto:
@@ -186,7 +197,7 @@ def _values(opened: Opened, host: Host, length: int) -> Sum:
     sizes = {port.name: (_elements(port, words), np.dtype(port.dtype)) for port in opened.ports} | opened.sized(words)
     folded = set(_folded(opened))
     alive = {name: size for name, size in sizes.items() if name not in folded}
-    mib = working_mib(opened, alive, _scores(opened, sizes, host.scores))
+    mib = working_mib(opened, alive, _scores(opened, opened.shaped(words), host.scores))
     unknown = sum(value.name not in sizes for node in opened.program.graph for value in node.outputs)
     when = f"at {length} tokens" if opened.graph.role == "decode" else "of a picture or tile"
     how = f"alive at once {when}" + (f", {unknown} of unknown size" if unknown else "")
@@ -214,18 +225,12 @@ def _sizes(graph: Graph, length: int) -> dict[str, int]:
     return {word: usual.get(word, 1) for word in words} | {"past": 0, "total": length, "length": length, "asked": 1}
 
 
-def _scores(opened: Opened, sizes: Mapping[str, tuple[int, np.dtype]], times: int) -> dict[onnx_ir.Node, int]:
+def _scores(opened: Opened, shapes: Mapping[str, tuple[int, ...]], times: int) -> dict[onnx_ir.Node, int]:
     """Bytes of the scores ``[heads, queries, keys]`` inside each attention, ``times`` over."""
     return {
-        node: times * _pairs(*((sizes.get(str(value.name), (0,))[0], value.shape) for value in node.inputs[:2])) * 4
+        node: times * 4 * math.prod((*query[:-1], key[2]))
         for node in opened.program.graph
-        if node.op_type == "Attention" and all(value is not None and value.shape for value in node.inputs[:2])
+        if node.op_type == "Attention"
+        for query, key in [[shapes.get(value.name, ()) if value is not None else () for value in node.inputs[:2]]]
+        if len(query) == len(key) == 4
     }
-
-
-def _pairs(query: tuple[int, onnx_ir.Shape], key: tuple[int, onnx_ir.Shape]) -> int:
-    """Of queries and keys, from elements and shapes ``[1, heads, length, head_dim]``."""
-    if len(query[1]) != 4 or not all(isinstance(size, int) for shape in (query[1], key[1]) for size in shape[1::2]):
-        return 0
-    (elements, (_, _, _, head_dim)), (others, (_, key_heads, _, _)) = query, key
-    return elements // head_dim * (others // (key_heads * head_dim))

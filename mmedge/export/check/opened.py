@@ -23,6 +23,9 @@ from mmedge.export.check.modules import module_near
 STANDARD = ("", "ai.onnx")
 """Both are names of the operators of ONNX itself."""
 
+QUANTIZING = ("QuantizeLinear", "DequantizeLinear")
+"""ONNX Runtime's own are of the same shapes as those of ONNX."""
+
 INTEGERS = {onnx.TensorProto.INT32: 4, onnx.TensorProto.INT64: 8}
 """Bytes of one, by type."""
 
@@ -76,10 +79,23 @@ class Opened:
         Raises:
             onnx.shape_inference.InferenceError: if ``strict``, where the sizes do not fit together.
         """
+        inferred = self._inferred(sizes, strict)
+        return {value.name: size for value in (*inferred.value_info, *inferred.output) if (size := _size(value))}
+
+    def shaped(self, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+        """The shapes of the same tensors, and of the inputs."""
+        inferred = self._inferred(sizes)
+        known = filter(_size, (*inferred.input, *inferred.value_info, *inferred.output))
+        return {value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim) for value in known}
+
+    def _inferred(self, sizes: Mapping[str, int], strict: bool = False) -> onnx.GraphProto:
         if self.problem:
-            return {}
+            return onnx.GraphProto()
         model = onnx.ModelProto()
         model.CopyFrom(_inlined(self.proto))
+        for node in model.graph.node:
+            if node.op_type in QUANTIZING:
+                node.domain = ""
         for value in model.graph.input:
             for dim in value.type.tensor_type.shape.dim:
                 if dim.dim_param in sizes:
@@ -87,8 +103,7 @@ class Opened:
         for value in model.graph.output:
             value.type.tensor_type.ClearField("shape")
         del model.graph.value_info[:]
-        inferred = onnx.shape_inference.infer_shapes(model, strict_mode=strict, data_prop=True).graph
-        return {value.name: size for value in (*inferred.value_info, *inferred.output) if (size := _size(value))}
+        return onnx.shape_inference.infer_shapes(model, strict_mode=strict, data_prop=True).graph
 
 
 def open_graph(graph: Graph, path: Path) -> Opened:

@@ -80,7 +80,16 @@ def test_a_table_that_rows_are_read_from_stays_in_its_file(planned, part):
     ones = ",".join(["1"] * 1024)
     text = f"int64[1] x => float[1,256] y <float[4,256] w = {{{ones}}}> {{ y = Gather(w, x) }}"
     assert planned([part(text)])["weights of part"] == 0
-    assert planned([part(text)], "openvino")["weights of part"] == 1 / 256
+    assert planned([part(text)], "openvino")["weights of part"] == 0
+
+
+def test_openvino_keeps_the_file_of_what_rotates(planned, part):
+    ones = ",".join(["1"] * 64 * 64)
+    turned = "a = RotaryEmbedding(x, c, s) y = MatMul(a, w)"
+    inputs = "float[1,1,1,64] x, float[1,1,32] c, float[1,1,32] s"
+    text = f"{inputs} => float[1,1,1,64] y <float[64,64] w = {{{ones}}}> {{ {turned} }}"
+    assert planned([part(text)], "openvino")["weights of part"] == pytest.approx(2 * 64 * 64 * 4 / MIB)
+    assert planned([part(text)])["weights of part"] == pytest.approx(1.05 * 64 * 64 * 4 / MIB)
 
 
 def test_only_the_worst_moment_counts(planned, part):
