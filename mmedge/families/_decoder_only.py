@@ -1,11 +1,9 @@
-"""What language models that read pictures as rows among their tokens share: graphs, prompts, the decoder's spelling.
+"""What language models that read pictures as rows among their tokens share: graphs and prompts.
 
 Such a model becomes ``vision`` (a tile or a picture to rows ``image_features``), ``embed`` (tokens to rows) and
 ``decoder``, one graph for prefill and decode. The decoder is the Llama kind (Touvron et al. 2023,
 https://arxiv.org/abs/2302.13971) with what later ones added: fewer key/value heads (Ainslie et al. 2023,
-https://arxiv.org/abs/2305.13245), normalised queries and keys, windows. The modules of `transformers` supply the
-weights; here they are put together so that normalisation, rotation and attention are one operator each where ONNX has
-them, and products that read the same input are one product.
+https://arxiv.org/abs/2305.13245), normalised queries and keys, windows; its layers are spelled in `_layers`.
 """
 
 from __future__ import annotations
@@ -17,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from mmedge.core.family import Cache, Component, Config, Heads, Insertion, Prompt, Request
+from mmedge.core.family import Cache, Component, Config, Insertion, Prompt, Request
 from mmedge.core.ports import CacheShape, Port, Span, Tensors
 from mmedge.errors import BundleError, ContextError
+from mmedge.families import _layers as layers
 from mmedge.media.chat import Slots, pieces
 from mmedge.media.text import Tokenizer
 
@@ -47,7 +46,7 @@ class Decoder:
     """Axes of a token's position, where there are several."""
     angles: Callable[[Any, torch.Tensor, int], torch.Tensor] | None = None
     """``angles(text, position_ids, layer)``: float32 ``[1, length, head_dim / 2]``, where they are not those of
-    `plain_angles`."""
+    `_layers.plain_angles`."""
     norm_offset: float = 0.0
     """Added to the weights of every normalisation."""
     blocks: bool = False
@@ -226,8 +225,8 @@ def _forward(decoder: Decoder) -> Callable[..., tuple[torch.Tensor]]:
         blocks, deep = (more[0], more[1:]) if decoder.blocks else (None, more)
         text = decoder.text(model)
         hidden = read(decoder, text, inputs_embeds, position_ids, cache, blocks, deep)
-        asked = normalised(text.norm, hidden.index_select(1, logits_at), decoder.norm_offset)
-        return (_capped(model.lm_head(asked), getattr(text.config, "final_logit_softcapping", None)),)
+        asked = layers.normalised(text.norm, hidden.index_select(1, logits_at), decoder.norm_offset)
+        return (layers.capped(model.lm_head(asked), getattr(text.config, "final_logit_softcapping", None)),)
 
     return forward
 
@@ -242,18 +241,18 @@ def read(
     deep: Sequence[torch.Tensor] = (),
 ) -> torch.Tensor:
     """All layers: ``[1, length, width]`` to the same, before the last normalisation."""
-    length, angles = hidden.shape[1], decoder.angles or plain_angles
+    length, angles = hidden.shape[1], decoder.angles or layers.plain_angles
     biases: dict[int, torch.Tensor] = {}
     tables = tables_of(decoder, text)
     for index, layer in enumerate(text.layers):
         attention, offset = layer.self_attn, decoder.norm_offset
-        window = window_of(attention)
+        window = layers.window_of(attention)
         if window not in biases:
             biases[window] = cache.bias(length, blocks=blocks, window=window, strict=decoder.strict_windows)
-        turn = turns(text, angles(text, position_ids, index))
-        attended = attend(
+        turn = layers.turns(text, angles(text, position_ids, index))
+        attended = layers.attend(
             attention,
-            normalised(layer.input_layernorm, hidden, offset),
+            layers.normalised(layer.input_layernorm, hidden, offset),
             turn,
             cache,
             index,
@@ -262,88 +261,15 @@ def read(
             tables,
         )
         if hasattr(layer, "pre_feedforward_layernorm"):  # Gemma 2 and 3 normalise what they add, too
-            hidden = hidden + normalised(layer.post_attention_layernorm, attended, offset)
-            fed = feed(layer.mlp, normalised(layer.pre_feedforward_layernorm, hidden, offset))
-            hidden = hidden + normalised(layer.post_feedforward_layernorm, fed, offset)
+            hidden = hidden + layers.normalised(layer.post_attention_layernorm, attended, offset)
+            fed = layers.feed(layer.mlp, layers.normalised(layer.pre_feedforward_layernorm, hidden, offset))
+            hidden = hidden + layers.normalised(layer.post_feedforward_layernorm, fed, offset)
         else:
             hidden = hidden + attended
-            hidden = hidden + feed(layer.mlp, normalised(layer.post_attention_layernorm, hidden, offset))
+            hidden = hidden + layers.feed(layer.mlp, layers.normalised(layer.post_attention_layernorm, hidden, offset))
         if index < len(deep):
             hidden = hidden + deep[index]
     return hidden
-
-
-def window_of(attention: Any) -> int:
-    """How far back a layer sees, 0 for all; Mistral says it for all layers at once."""
-    everywhere = getattr(attention.config, "sliding_window", None)
-    return int(getattr(attention, "sliding_window", everywhere) or 0)
-
-
-def plain_angles(text: Any, position_ids: torch.Tensor, layer: int) -> torch.Tensor:
-    """Position times frequency (Su et al. 2021, https://arxiv.org/abs/2104.09864)."""
-    return position_ids[..., None].float() * text.rotary_emb.inv_freq.float()
-
-
-def turns(text: Any, angles: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosines and sines, with the factor of scaled models."""
-    factor = float(getattr(text.rotary_emb, "attention_scaling", 1.0))
-    return angles.cos() * factor, angles.sin() * factor
-
-
-def normalised(norm: Any, hidden: torch.Tensor, offset: float = 0.0) -> torch.Tensor:
-    """Divided by the root mean square of the last axis (Zhang and Sennrich 2019, https://arxiv.org/abs/1910.07467)."""
-    import torch
-
-    eps = getattr(norm, "variance_epsilon", None) or norm.eps
-    weight = norm.weight + offset if offset else norm.weight
-    return torch.nn.functional.rms_norm(hidden, (hidden.shape[-1],), weight, eps)
-
-
-def attend(
-    attention: Any,
-    hidden: torch.Tensor,
-    turn: tuple[torch.Tensor, torch.Tensor],
-    cache: Cache,
-    index: int,
-    bias: torch.Tensor,
-    norm_offset: float = 0.0,
-    tables: tuple[torch.Tensor, torch.Tensor] | None = None,
-) -> torch.Tensor:
-    """Attention of one layer to all that was read, ``[1, length, width]``."""
-    import torch
-
-    parts = (attention.q_proj, attention.k_proj, attention.v_proj)
-    sizes = [part.out_features for part in parts]
-    heads, packed = heads_of(attention), joined(parts)(hidden)
-    if tables is not None and (context := cache.fused(index, packed, None, None, heads, tables)) is not None:
-        return attention.o_proj(context)
-    query, key, value = (part.unflatten(-1, (-1, heads.dim)).transpose(1, 2) for part in packed.split(sizes, dim=-1))
-    if hasattr(attention, "q_norm"):
-        query = normalised(attention.q_norm, query, norm_offset)
-        key = normalised(attention.k_norm, key, norm_offset)
-    query, key = (torch.onnx.ops.rotary_embedding(part, *turn) for part in (query, key))
-    if (context := cache.fused(index, _flat(query), _flat(key), _flat(value), heads)) is not None:
-        return attention.o_proj(context)
-    key, value = cache.update(index, key, value)
-    if heads.cap:
-        context = _capped_attention(query, key, value, bias, heads.scale, heads.cap)
-    else:
-        context = torch.nn.functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=bias, scale=heads.scale, enable_gqa=heads.queries != heads.keys
-        )
-    return attention.o_proj(_flat(context))
-
-
-def heads_of(attention: Any) -> Heads:
-    """The form of a layer's attention."""
-    return Heads(
-        attention.q_proj.out_features // attention.head_dim,
-        attention.k_proj.out_features // attention.head_dim,
-        attention.head_dim,
-        attention.scaling,
-        window_of(attention),
-        float(getattr(attention, "attn_logit_softcapping", None) or 0),
-    )
 
 
 def tables_of(decoder: Decoder, text: Any) -> tuple[torch.Tensor, torch.Tensor] | None:
@@ -354,64 +280,5 @@ def tables_of(decoder: Decoder, text: Any) -> tuple[torch.Tensor, torch.Tensor] 
     if decoder.angles or hasattr(text.layers[0].self_attn, "q_norm"):
         return None
     positions = torch.arange(text.config.max_position_embeddings)[None]
-    angles = plain_angles(text, positions, 0)[0]
-    return turns(text, angles) if angles.numel() <= MOST_ANGLES else None
-
-
-def _flat(part: torch.Tensor) -> torch.Tensor:
-    """``[1, heads, length, head_dim]`` to ``[1, length, heads * head_dim]``."""
-    return part.transpose(1, 2).flatten(2)
-
-
-def feed(mlp: Any, hidden: torch.Tensor) -> torch.Tensor:
-    """A gated feed-forward (Shazeer 2020, https://arxiv.org/abs/2002.05202)."""
-    gate, up = joined((mlp.gate_proj, mlp.up_proj))(hidden).chunk(2, dim=-1)
-    return mlp.down_proj(mlp.act_fn(gate) * up)
-
-
-def joined(parts: Sequence[Any]) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Several products of one input as one; the exporter folds the joined weights to a constant."""
-    import torch
-
-    weight = torch.cat([part.weight for part in parts])
-    bias = None if parts[0].bias is None else torch.cat([part.bias for part in parts])
-    return lambda hidden: torch.nn.functional.linear(hidden, weight, bias)
-
-
-def _capped_attention(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor, scale: float, cap: float
-) -> torch.Tensor:
-    import torch
-
-    groups = query.shape[1] // key.shape[1]
-    key, value = (part.repeat_interleave(groups, 1) for part in (key, value))
-    scores = _capped((query * scale) @ key.transpose(-2, -1), cap)
-    return torch.softmax(scores + bias, -1) @ value
-
-
-def _capped(scores: torch.Tensor, cap: float | None) -> torch.Tensor:
-    return (scores / cap).tanh() * cap if cap else scores
-
-
-def encode(layer: Any, hidden: torch.Tensor) -> torch.Tensor:
-    """A layer of a vision transformer that normalises first (SigLIP, CLIP), every patch looking at every other."""
-    import torch
-
-    attention = layer.self_attn
-    parts = (attention.q_proj, attention.k_proj, attention.v_proj)
-    split = joined(parts)(layer.layer_norm1(hidden)).chunk(3, dim=-1)
-    query, key, value = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in split)
-    context = torch.nn.functional.scaled_dot_product_attention(query, key, value)
-    hidden = hidden + attention.out_proj(context.transpose(1, 2).flatten(2))
-    return hidden + layer.mlp(layer.layer_norm2(hidden))
-
-
-def siglip(tower: Any, pixel_values: torch.Tensor) -> torch.Tensor:
-    """All patches of a picture as SigLIP reads them (Zhai et al. 2023, https://arxiv.org/abs/2303.15343), without its
-    pooling: ``[1, patches, width]``."""
-    embeddings = tower.embeddings
-    hidden = embeddings.patch_embedding(pixel_values).flatten(2).transpose(1, 2)
-    hidden = hidden + embeddings.position_embedding.weight[None]
-    for layer in tower.encoder.layers:
-        hidden = encode(layer, hidden)
-    return tower.post_layernorm(hidden)
+    angles = layers.plain_angles(text, positions, 0)[0]
+    return layers.turns(text, angles) if angles.numel() <= MOST_ANGLES else None

@@ -17,6 +17,7 @@ from mmedge.core.family import Component, Config, Family, Prompt, Request
 from mmedge.core.ports import Port, Tensors
 from mmedge.errors import InputError, ModelError
 from mmedge.families import _decoder_only as shared
+from mmedge.families import _layers as layers
 from mmedge.media.image import preprocess
 
 if TYPE_CHECKING:
@@ -55,10 +56,10 @@ def _refuse_unknown(image: Config, text: Config) -> None:
         )
     if text.get("use_bidirectional_attention"):
         raise ModelError("this Gemma reads texts in both directions: it is made for embeddings, not for answers")
-    for layers, rotation in text["rope_parameters"].items():
+    for kind, rotation in text["rope_parameters"].items():
         if rotation["rope_type"] not in ROTATIONS:
             raise ModelError(
-                f"the rotations of `{layers}` are of the kind `{rotation['rope_type']}`, which is not supported",
+                f"the rotations of `{kind}` are of the kind `{rotation['rope_type']}`, which is not supported",
                 hint=f"supported are: {', '.join(ROTATIONS)}",
             )
 
@@ -112,10 +113,10 @@ def pixels(processor: Any, picture: np.ndarray) -> tuple[Tensors, ...]:
 
 def _see(model: Any, pixel_values: torch.Tensor) -> tuple[torch.Tensor]:
     projector = model.model.multi_modal_projector
-    patches = shared.siglip(model.model.vision_tower, pixel_values)
+    patches = layers.siglip(model.model.vision_tower, pixel_values)
     grid = patches.transpose(1, 2).unflatten(2, (projector.patches_per_image, projector.patches_per_image))
     means = projector.avg_pool(grid).flatten(2).transpose(1, 2)
-    normalised = shared.normalised(projector.mm_soft_emb_norm, means, DECODER.norm_offset)
+    normalised = layers.normalised(projector.mm_soft_emb_norm, means, DECODER.norm_offset)
     return ((normalised @ projector.mm_input_projection_weight)[0],)
 
 

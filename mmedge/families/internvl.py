@@ -16,6 +16,7 @@ from mmedge.core.family import Component, Config, Family, Prompt, Request
 from mmedge.core.ports import Port, Tensors
 from mmedge.errors import ModelError
 from mmedge.families import _decoder_only as shared
+from mmedge.families import _layers as layers
 from mmedge.families import _video
 from mmedge.media.image import normalise_as, resize
 
@@ -165,7 +166,7 @@ def _encode(layer: Any, hidden: torch.Tensor) -> torch.Tensor:
 
     attention, mlp = layer.attention, layer.mlp
     parts = (attention.q_proj, attention.k_proj, attention.v_proj)
-    query, key, value = shared.joined(parts)(_normalised(layer.layernorm_before, hidden)).chunk(3, dim=-1)
+    query, key, value = layers.joined(parts)(_normalised(layer.layernorm_before, hidden)).chunk(3, dim=-1)
     query, key = _normalised(attention.q_norm, query), _normalised(attention.k_norm, key)
     query, key, value = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in (query, key, value))
     context = torch.nn.functional.scaled_dot_product_attention(query, key, value)
@@ -176,7 +177,7 @@ def _encode(layer: Any, hidden: torch.Tensor) -> torch.Tensor:
 
 def _normalised(norm: Any, hidden: torch.Tensor) -> torch.Tensor:
     """The largest models have root mean squares where the others have layer norms, or nothing."""
-    return shared.normalised(norm, hidden) if hasattr(norm, "variance_epsilon") else norm(hidden)
+    return layers.normalised(norm, hidden) if hasattr(norm, "variance_epsilon") else norm(hidden)
 
 
 def _scaled(part: Any, factors: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:

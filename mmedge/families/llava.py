@@ -119,7 +119,7 @@ def hidden_states(tower: Any, pixel_values: torch.Tensor, wanted: Sequence[int])
     numbers = [range(len(layers) + 1)[index] for index in wanted]
     states = [_embedded(tower, pixel_values)]
     for layer in layers[: max(numbers)]:
-        states.append(shared.encode(layer, states[-1]))
+        states.append(layers.encode(layer, states[-1]))
     return [states[number] for number in numbers]
 
 

@@ -18,6 +18,7 @@ from mmedge.core.family import Component, Config, Family, Prompt, Request
 from mmedge.core.ports import Port
 from mmedge.errors import InputError
 from mmedge.families import _decoder_only as shared
+from mmedge.families import _layers as layers
 from mmedge.media.chat import Piece
 from mmedge.media.image import preprocess
 
@@ -108,7 +109,7 @@ def inputs_of(processor: Any, request: Request) -> dict[str, Any]:
 
 
 def _see(model: Any, pixel_values: torch.Tensor) -> tuple[torch.Tensor]:
-    patches = shared.siglip(model.model.vision_tower, pixel_values)
+    patches = layers.siglip(model.model.vision_tower, pixel_values)
     return (model.model.multi_modal_projector(patches)[0],)
 
 

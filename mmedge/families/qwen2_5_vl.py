@@ -15,6 +15,7 @@ import numpy as np
 from mmedge.core.family import Component, Config, Family, Prompt, Request
 from mmedge.core.ports import Port, Span, Tensors
 from mmedge.families import _decoder_only as shared
+from mmedge.families import _layers as layers
 from mmedge.families import _qwen_video as video
 from mmedge.families import _qwen_vl as qwen
 
@@ -117,14 +118,14 @@ def _see(
     cosines, sines = (_rows(part[0], window_patches) for part in turn)
     windows = _Windows(window_patches, window_bias[:, None, None], window_slots.flatten(), (cosines, sines))
     for index, block in enumerate(visual.blocks):
-        normalised = shared.normalised(block.norm1, hidden)
+        normalised = layers.normalised(block.norm1, hidden)
         if index in visual.fullatt_block_indexes:
             hidden = hidden + qwen.attended(block.attn, normalised, turn)
         else:
             hidden = hidden + _attended_within(block.attn, normalised, windows)
-        hidden = hidden + shared.feed(block.mlp, shared.normalised(block.norm2, hidden))
+        hidden = hidden + layers.feed(block.mlp, layers.normalised(block.norm2, hidden))
     merger = visual.merger
-    return (merger.mlp(shared.normalised(merger.ln_q, hidden).reshape(-1, merger.hidden_size)),)
+    return (merger.mlp(layers.normalised(merger.ln_q, hidden).reshape(-1, merger.hidden_size)),)
 
 
 class _Windows(NamedTuple):

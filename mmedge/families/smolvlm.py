@@ -15,6 +15,7 @@ import numpy as np
 from mmedge.core.family import Component, Config, Family, Prompt, Request
 from mmedge.core.ports import Port, Tensors
 from mmedge.families import _decoder_only as shared
+from mmedge.families import _layers as layers
 from mmedge.families import _video
 from mmedge.media.image import normalise_as, resize
 from mmedge.media.words import in_words
@@ -184,7 +185,7 @@ def _see(model: Any, pixel_values: torch.Tensor) -> tuple[torch.Tensor]:
     hidden = embeddings.patch_embedding(pixel_values).flatten(2).transpose(1, 2)
     hidden = hidden + embeddings.position_embedding.weight[patch_positions(embeddings)][None]
     for layer in vision.encoder.layers:
-        hidden = shared.encode(layer, hidden)
+        hidden = layers.encode(layer, hidden)
     return (model.model.connector(vision.post_layernorm(hidden))[0],)
 
 
