@@ -44,11 +44,13 @@ def decode_ahead(engine: Engine, prompt: Prompt, *, limit: int, read: int = 0) -
             return
         drafted = [] if wait else text.guess(min(GUESSES, room))
         tokens = np.array([token, *drafted], np.int64)
-        chosen = engine.choose_each(read_answer(prompt, tokens, len(text) - 1 - length)).tolist()
+        reading = read_answer(prompt, tokens, len(text) - 1 - length)
+        chosen = engine.choose_each(reading).tolist() if drafted else [engine.choose(reading)]
         right = _agreed(drafted, chosen, prompt.stop)
         yield from drafted[:right]
         text.add(drafted[:right])
-        engine.keep(len(text))
+        if right < len(drafted):
+            engine.keep(len(text))
         if right == room:
             return
         wait = PATIENCE if drafted and not right else max(0, wait - 1)
