@@ -15,6 +15,7 @@ from mmedge.core.family import Component, Config, Family, Prompt, Request
 from mmedge.core.ports import Port, Tensors
 from mmedge.errors import InputError, ModelError
 from mmedge.families import _decoder_only as shared
+from mmedge.families import _layers as layers
 from mmedge.media.image import preprocess
 
 if TYPE_CHECKING:
@@ -115,10 +116,10 @@ def features(model: Any, pixel_values: torch.Tensor) -> torch.Tensor:
 
 def hidden_states(tower: Any, pixel_values: torch.Tensor, wanted: Sequence[int]) -> list[torch.Tensor]:
     """What the layers of a tower give, numbered from 0, the input of the first; no later layer than needed is run."""
-    layers = tower.encoder.layers
-    numbers = [range(len(layers) + 1)[index] for index in wanted]
+    encoders = tower.encoder.layers
+    numbers = [range(len(encoders) + 1)[index] for index in wanted]
     states = [_embedded(tower, pixel_values)]
-    for layer in layers[: max(numbers)]:
+    for layer in encoders[: max(numbers)]:
         states.append(layers.encode(layer, states[-1]))
     return [states[number] for number in numbers]
 
