@@ -39,7 +39,7 @@ from mmedge.core.family import Prompt, Request, Turn
 from mmedge.families._decoder_only import CAPTION
 from mmedge.runtime.decode import read_answer, read_prompt
 from mmedge.runtime.engine import Engine
-from mmedge.runtime.lookup import GUESSES
+from mmedge.runtime.lookup import MOST
 from mmedge.runtime.pipeline import Clock, Pipeline, look
 
 FILE = RESULTS / "lookup.json"
@@ -47,7 +47,7 @@ SCENES = 8
 SIDE = 512
 SHOWN = 80
 """Characters of an answer."""
-LENGTHS = (1, 2, 4, GUESSES + 1)
+LENGTHS = (1, 2, 4, MOST + 1)
 """Tokens of a step."""
 
 Cases: TypeAlias = dict[str, list[Request]]

@@ -330,8 +330,8 @@ def load(path: Path | str, *, backend: str | None = None, threads: int = 0, look
     """Open the bundle in the folder ``path`` on this device; see `open_pipeline`. What it has seen it remembers: a
     second question about a picture does not encode it again.
 
-    To ``look_ahead`` pays where answers repeat what they were asked; captions do not (0.99 steps a token in
-    benchmarks/results/scenes_vlm_variants.json)."""
+    To ``look_ahead`` pays where answers repeat at length what was said before, and costs a little where they do not
+    (benchmarks/results/lookup.json)."""
     return open_pipeline(
         open_bundle(Path(path)), backend=backend, threads=threads, remember=True, look_ahead=look_ahead
     )

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from mmedge.core.family import Prompt
 from mmedge.runtime.decode import decode, read_prompt
-from mmedge.runtime.lookup import GUESSES, SIZES, Text, decode_ahead
+from mmedge.runtime.lookup import MOST, SIZES, Text, decode_ahead
 
 STOP = 99
 
@@ -85,10 +85,10 @@ def test_a_guess_is_what_followed_the_last_time():
     assert Text([1, 2, 3]).guess(4) == []
     assert Text([7, 7, 7, 7]).guess(0) == []
     assert Text([]).guess(4) == []
-    assert len(Text([1, 2] * 20).guess(GUESSES)) <= GUESSES
+    assert len(Text([1, 2] * 20).guess(MOST)) <= MOST
 
 
-@given(st.lists(st.lists(st.integers(0, 3), max_size=8), max_size=8), st.integers(1, GUESSES))
+@given(st.lists(st.lists(st.integers(0, 3), max_size=8), max_size=8), st.integers(1, MOST))
 def test_a_guess_is_the_same_as_by_a_search_through_the_text(parts, most):
     text, known = Text([]), []
     for part in parts:
