@@ -18,7 +18,7 @@ class Inputs:
         self._graph = graph
         self._free: tuple[Port, ...] = graph.inputs
         self._held_sizes: dict[str, int] = {}
-        self._accepted: tuple[object, ...] = ()
+        self._accepted: tuple[object, ...] | None = None
 
     def hold(self, held: Mapping[str, np.ndarray]) -> Tensors:
         """Ask for the inputs in ``held`` no more, and return them as engines take them.
@@ -30,7 +30,7 @@ class Inputs:
         known = held.keys() <= {port.name for port in ports}
         check_feeds([port for port in ports if port.name in held] if known else ports, held, self._graph.component)
         self._held_sizes = sizes = dict(_sizes(ports, held))
-        self._accepted = ()
+        self._accepted = None
         self._free = tuple(
             replace(port, shape=tuple(sizes.get(str(size), size) for size in port.shape))
             for port in ports

@@ -127,6 +127,8 @@ class OnnxRuntimeSession:
         if names != self._asked:
             self._binding.clear_binding_outputs()  # what is not asked for is not computed
             self._asked, self._made = names, {}
+            if isinstance(self._cache, _Shared):
+                self._cache.bind_anew()
         for name in names:
             self._await(self._outputs[name], sizes)
         if self._cache:
@@ -136,22 +138,30 @@ class OnnxRuntimeSession:
         return self._taken(names, length)
 
     def _feed(self, name: str, tensor: np.ndarray) -> None:
+        fed = self._fed.get(name)
+        if fed is not None and fed.shape == tensor.shape:
+            np.copyto(fed, tensor)
+            return
+        self._fed.pop(name, None)
         if not (self._stays_bound and tensor.size):
             self._binding.bind_cpu_input(name, tensor)
-        elif (fed := self._fed.get(name)) is not None and fed.shape == tensor.shape:
-            np.copyto(fed, tensor)
-        else:
-            self._fed[name] = tensor.copy()
-            self._binding.bind_ortvalue_input(name, _value(self._fed[name], self._device))
+            return
+        fed = tensor.copy()
+        self._binding.bind_ortvalue_input(name, _value(fed, self._device))
+        self._fed[name] = fed
 
     def _await(self, port: Port, sizes: dict[str, int]) -> None:
         shape = tuple(size if isinstance(size, int) else sizes.get(size, -1) for size in port.shape)
         made = self._made.get(port.name)
+        if made is not None and made.shape == shape:
+            return
+        self._made.pop(port.name, None)
         if not self._stays_bound or min(shape, default=1) < 1:
             self._binding.bind_output(port.name)  # allocated anew at every run
-        elif made is None or made.shape != shape:
-            self._made[port.name] = np.empty(shape, port.dtype)
-            self._binding.bind_ortvalue_output(port.name, _value(self._made[port.name], self._device))
+            return
+        made = np.empty(shape, port.dtype)
+        self._binding.bind_ortvalue_output(port.name, _value(made, self._device))
+        self._made[port.name] = made
 
     def _taken(self, names: tuple[str, ...], length: int) -> Tensors:
         """What was asked for; the cache takes its own."""
@@ -248,7 +258,12 @@ class _Shared:
         """Read and write these rows; new ones are empty."""
         if end > len(self._used):
             self._used = np.concatenate([self._used, np.zeros(end - len(self._used), np.int32)])
-        self._selected, self._bound = slice(begin, end), None
+        self._selected = slice(begin, end)
+        self.bind_anew()
+
+    def bind_anew(self) -> None:
+        """At the next run: other rows are selected, or the binding has forgotten its outputs."""
+        self._bound = None
 
     def move(self, old: int, new: int) -> None:
         """Put what row ``old`` holds in place of row ``new``."""

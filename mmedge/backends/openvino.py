@@ -20,7 +20,7 @@ from __future__ import annotations
 import platform
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from mmap import ACCESS_COPY, MADV_DONTNEED, mmap
 from pathlib import Path
@@ -81,7 +81,8 @@ class OpenVino:
                 pages = mmap(file.fileno(), 0, access=ACCESS_COPY)  # a tensor must be writable
             blob = _library().Tensor(np.frombuffer(pages, np.uint8), shared_memory=True)
             compiled = _core().import_model(blob, "CPU", _settings(graph, threads))
-            pages.madvise(MADV_DONTNEED)  # nearly all was packed anew; what is read again comes from the file
+            with suppress(OSError):  # pages that are locked into memory stay there
+                pages.madvise(MADV_DONTNEED)  # nearly all was packed anew; what is read again comes from the file
             return OpenVinoSession(graph, compiled.create_infer_request(), pages)
 
     def open_profiled(
@@ -239,6 +240,8 @@ def _broadcast_shared_heads(model: Any) -> None:
             continue
         times = node.input_value(1).get_node().get_data().astype(np.int64)
         sizes = node.input_value(0).get_partial_shape()
+        if sizes.rank != len(times):
+            continue
         if all(many == 1 or size == 1 for many, size in zip(times, sizes, strict=True)):
             wide = op.broadcast(node.input_value(0), op.constant(times), broadcast_spec="BIDIRECTIONAL")
             for reader in node.output(0).get_target_inputs():

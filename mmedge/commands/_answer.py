@@ -136,19 +136,22 @@ def _together(pipeline: Pipeline, job: Job, names: Sequence[str]) -> Iterator[tu
     """As `_answers`, with `TOGETHER` answers going on at once."""
     for begin in range(0, len(names), TOGETHER):
         group = names[begin : begin + TOGETHER]
-        seen = {name: _seen(name, job) for name in group}
-        pictures = [picture for picture in seen.values() if not isinstance(picture, InputError)]
+        seen = [(name, _seen(name, job)) for name in group]
+        pictures = [picture for _, picture in seen if not isinstance(picture, InputError)]
+        answers: Iterator[Answer | InputError]
         try:
             answers = iter(pipeline.answer_together(job.task, pictures, job.text, limit=job.options.max_tokens))
-        except InputError as error:  # the text is too long for one of them
-            if len(group) == 1:
-                yield group[0], error
-                continue
-            for name in group:
-                yield from _together(pipeline, job, [name])
-            continue
-        for name, picture in seen.items():
+        except InputError:  # the text is too long for one of them
+            answers = (_alone(pipeline, job, picture) for picture in pictures)
+        for name, picture in seen:
             yield name, picture if isinstance(picture, InputError) else next(answers)
+
+
+def _alone(pipeline: Pipeline, job: Job, picture: Picture) -> Answer | InputError:
+    try:
+        return pipeline.answer(job.task, picture, job.text, limit=job.options.max_tokens)
+    except InputError as error:
+        return error
 
 
 def _seen(name: str, job: Job) -> Picture | InputError:

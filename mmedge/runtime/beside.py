@@ -13,6 +13,8 @@ Made = TypeVar("Made")
 
 def beside_each_other(make: Callable[[Given], Made], things: Sequence[Given]) -> list[Made]:
     """What ``make`` makes of each, in their order; of the last in this thread."""
+    if not things:
+        return []
     *others, last = things
     with ThreadPoolExecutor(max(1, len(others))) as pool:
         begun = [pool.submit(copy_context().run, make, thing) for thing in others]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import ExitStack
+from itertools import islice
 from typing import NamedTuple, TypeAlias
 
 from mmedge.core import find
@@ -102,7 +103,8 @@ def _open_first(bundle: Bundle, opener: Opener) -> tuple[dict[str, Backend], dic
 def _open_all(bundle: Bundle, engines: dict[str, Backend], opener: Opener) -> dict[str, Session] | _Failure:
     """All sessions, or the first that an engine or its memory refuses, with nothing left open.
 
-    Engines open their graphs beside each other: one reads what another packs, and no one keeps all cores busy.
+    Engines open their graphs beside each other: one reads what another packs, and no one keeps all cores busy. Not so
+    one that builds for a device, for minutes that a signal must end, and by what memory the board has left.
     """
     graphs = bundle.manifest.graphs
     sessions: dict[str, Session] = {}
@@ -119,7 +121,10 @@ def _open_all(bundle: Bundle, engines: dict[str, Backend], opener: Opener) -> di
     names = list(dict.fromkeys(engines[graph.component].name for graph in graphs))
     with ExitStack() as unless_all:
         unless_all.callback(_close, sessions)
-        failures = list(filter(None, beside_each_other(open_those_of, names)))
+        if any(engine.tied_to() for engine in engines.values()):
+            failures = list(islice(filter(None, map(open_those_of, names)), 1))
+        else:
+            failures = list(filter(None, beside_each_other(open_those_of, names)))
         if failures:
             return min(failures, key=lambda failure: graphs.index(failure.graph))
         unless_all.pop_all()

@@ -41,7 +41,7 @@ def read_prompt(prompt: Prompt, read: int = 0) -> Reading:
     """All of a prompt behind the first ``read`` tokens, to be read at once."""
     along = {name: array[:, read:] for name, array in prompt.along.items()}
     insertions = tuple(_behind(insertion, read) for insertion in prompt.insertions)
-    return Reading(prompt.tokens[None, read:], _positions(prompt)[..., read:], insertions, along, is_prompt=True)
+    return Reading(prompt.tokens[None, read:], positions_of(prompt)[..., read:], insertions, along, is_prompt=True)
 
 
 def read_answer(prompt: Prompt, tokens: np.ndarray, place: int) -> Reading:
@@ -73,7 +73,8 @@ def _behind(insertion: Insertion, read: int) -> Insertion:
     return replace(insertion, places=insertion.places[left] - read, first=int((~left).sum()))
 
 
-def _positions(prompt: Prompt) -> np.ndarray:
+def positions_of(prompt: Prompt) -> np.ndarray:
+    """Of its tokens, int64 ``[..., 1, length]``."""
     if prompt.positions is None:
         return np.arange(len(prompt.tokens))[None]
     return prompt.positions

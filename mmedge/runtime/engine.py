@@ -11,9 +11,8 @@ from mmedge.core.backend import Batching, Session, Shortening
 from mmedge.core.bundle import Graph
 from mmedge.core.family import STEP_INPUTS, Config, Family, Insertion, Prompt
 from mmedge.core.ports import Port, Tensors
-from mmedge.errors import BundleError, InputError
 from mmedge.runtime.decode import Reading
-from mmedge.runtime.memory import Features, Mark, alike, marks
+from mmedge.runtime.memory import Features, Mark, alike, marks, placed, rows_of
 from mmedge.runtime.pick import greedy
 
 ENDS = ("logits", "token")
@@ -137,8 +136,9 @@ class Engine:
         """Start the answer in this row of the cache; the first empties all of it."""
         if not row:
             self._reset(values)
-        self._seen = values
+        self._seen, self._coming = values, []
         self.select(row, row + 1)
+        self.keep(0)
 
     def select(self, begin: int, end: int) -> None:
         """The answers that the next steps belong to."""
@@ -183,7 +183,7 @@ class Engine:
                 feeds = {port.name: _as_rows(port, feeds[port.name]) for port in graph.inputs if port.name in feeds}
             values |= self.sessions[graph.component].run(feeds, outputs)
         if not together:
-            self._read += self._coming if reading.is_prompt else reading.tokens[0].tolist()
+            self._read += self._coming if reading.is_prompt else placed(reading.tokens[0].tolist(), reading.positions)
         return values[wanted]
 
     def _missing(self, graph: Graph, values: Tensors) -> Iterator[Port]:
@@ -210,23 +210,9 @@ def _put_together(prompt: Prompt, seen: list[Tensors]) -> Tensors:
 
 
 def _inserted(base: np.ndarray, insertion: Insertion, seen: Tensors) -> np.ndarray:
-    """A copy of ``base`` ``[1, length, width]`` with the rows of the insertion.
-
-    Raises:
-        BundleError: nothing makes them.
-        InputError: there are not as many as places.
-    """
-    if insertion.value not in seen:
-        raise BundleError(f"no graph of the bundle makes `{insertion.value}`")
-    rows = seen[insertion.value].reshape(-1, base.shape[-1])[insertion.first :]
-    if len(rows) != len(insertion.places):
-        raise InputError(
-            f"the prompt has places for {len(insertion.places)} rows of `{insertion.value}`, the pictures give "
-            f"{len(rows)}",
-            hint="do config.json and the processor's files of the checkpoint belong together?",
-        )
+    """A copy of ``base`` ``[1, length, width]`` with the rows of the insertion."""
     filled: np.ndarray = base.copy()
-    filled[0, insertion.places] = rows
+    filled[0, insertion.places] = rows_of(insertion, seen)
     return filled
 
 

@@ -10,14 +10,16 @@ from typing import TypeAlias
 
 import numpy as np
 
-from mmedge.core.family import Prompt
+from mmedge.core.family import Insertion, Prompt
 from mmedge.core.ports import Tensors
+from mmedge.errors import BundleError, InputError
+from mmedge.runtime.decode import positions_of
 
 MOST_BYTES = 64 << 20
 """Of features that are kept: those of 400 tiles of a small model, or of 20 pictures of a large one."""
 
-Mark: TypeAlias = "int | bytes"
-"""What a decoder read at one place: a token, or the digest of a row in its place."""
+Mark: TypeAlias = "tuple[int | bytes, bytes]"
+"""What a decoder read at one place: a token, or the digest of a row in its place; and its position."""
 
 
 class Features:
@@ -43,13 +45,41 @@ class Features:
 
 
 def marks(prompt: Prompt, seen: Tensors) -> list[Mark]:
-    """What a decoder reads at each place of the prompt; the same marks mean the same keys and values."""
-    found: list[Mark] = [int(token) for token in prompt.tokens]
+    """What a decoder reads at each place of the prompt; the same marks mean the same keys and values.
+
+    Raises:
+        BundleError, InputError: as `rows_of`.
+    """
+    read: list[int | bytes] = prompt.tokens.tolist()
     for insertion in prompt.insertions:
-        rows = seen[insertion.value].reshape(len(insertion.places), -1)
-        for place, row in zip(insertion.places.tolist(), rows, strict=True):
-            found[place] = hashlib.blake2b(row.tobytes()).digest()
-    return found
+        for place, row in zip(insertion.places.tolist(), rows_of(insertion, seen), strict=True):
+            read[place] = hashlib.blake2b(row.tobytes()).digest()
+    return placed(read, positions_of(prompt))
+
+
+def placed(read: Sequence[int | bytes], positions: np.ndarray) -> list[Mark]:
+    """Marks of what is read at positions int64 ``[..., 1, length]``."""
+    return [(each, positions[..., place].tobytes()) for place, each in enumerate(read)]
+
+
+def rows_of(insertion: Insertion, seen: Tensors) -> np.ndarray:
+    """What is put into a prompt, ``[places, width]``.
+
+    Raises:
+        BundleError: nothing makes it.
+        InputError: there are not as many rows as places.
+    """
+    if insertion.value not in seen:
+        raise BundleError(f"no graph of the bundle makes `{insertion.value}`")
+    made = seen[insertion.value]
+    rows = made.reshape(-1, made.shape[-1])[insertion.first :]
+    if len(rows) != len(insertion.places):
+        raise InputError(
+            f"the prompt has places for {len(insertion.places)} rows of `{insertion.value}`, the pictures give "
+            f"{len(rows)}",
+            hint="do config.json and the processor's files of the checkpoint belong together?",
+        )
+    return rows
 
 
 def alike(one: Sequence[Mark], other: Sequence[Mark]) -> int:

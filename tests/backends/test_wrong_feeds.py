@@ -42,6 +42,7 @@ DECODER = [
     ({"input_ids": STEP.T}, "`input_ids` of `decoder` is int64 [2, 1], expected int64 [1, 1]"),
     ({"position_ids": STEP[:, :1]}, "`position_ids` of `decoder` is int64 [1, 1], expected int64 [1, 2]"),
     ({"position_ids": None}, "`decoder` was not given its input `position_ids` int64 [1, length]"),
+    ({"input_ids": None, "position_ids": None}, "`decoder` was not given its input `input_ids` int64 [1, length]"),
     ({"past.0.key": np.zeros((1, 2, 0, 8), np.float32)}, "`decoder` has no input `past.0.key`"),
     ({"beam_idx": np.zeros(1, np.int32)}, "`decoder` has no input `beam_idx`"),
     ({"cross.0.key": np.zeros((1, 2, 5, 8), np.float32)}, "`decoder` has no input `cross.0.key`"),

@@ -194,4 +194,3 @@ def test_a_signal_at_any_instruction_leaves_no_lock(tmp_path, signals_raise):
         if steps < moment:
             break
     assert moment > 100
-    assert moment > 100

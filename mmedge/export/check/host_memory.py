@@ -109,7 +109,8 @@ def _parts(graphs: Sequence[Opened], backends: Mapping[str, str], length: int) -
 
 
 def _opening(graphs: Sequence[Opened], weights: Sequence[Sum]) -> Iterator[tuple[Sum, ...]]:
-    """A weight is there twice while it is packed; but the weights of graphs that are opened later are not there yet."""
+    """A weight is there twice while it is packed; but the weights of graphs that are opened later are not there yet,
+    nearly so where other engines open them meanwhile."""
     for number, opened in enumerate(graphs):
         largest = max(map(_bytes, weights_of(opened.proto)[1]), default=0) / MIB
         more = max(0.0, largest - sum(part.mib for part in weights[number + 1 :]))
