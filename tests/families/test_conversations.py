@@ -233,10 +233,11 @@ def test_a_drawn_answer_changes_no_other(exported, poisoned):
     """Tokens are chosen in the graph for one and outside for the other, on one cache."""
     *_, bundle = exported
     with mmedge.load(bundle, backend="onnxruntime") as pipeline:
-        first = pipeline.answer("ask", PORTRAIT, "What is it?", limit=LIMIT)
-        for _ in range(2):
+        shown = [PORTRAIT, SQUARE]
+        first = [pipeline.answer("ask", each, "What is it?", limit=LIMIT).tokens for each in shown]
+        for each, tokens in zip(shown, first, strict=True):
             pipeline.answer("ask", LANDSCAPE, "What is it?", limit=LIMIT, pick=sampler(0.5, seed=0))
-            assert pipeline.answer("ask", PORTRAIT, "What is it?", limit=LIMIT).tokens == first.tokens
+            assert pipeline.answer("ask", each, "What is it?", limit=LIMIT).tokens == tokens
 
 
 @pytest.mark.slow
