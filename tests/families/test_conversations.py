@@ -4,6 +4,7 @@ of `transformers` does, for conversations and pictures that the trace never saw.
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from msgspec.structs import replace
 from PIL import Image
 
 import mmedge
+from mmedge import cli
 from mmedge.core import find
 from mmedge.core.family import Request, Turn
 from mmedge.export.agree import TorchSession
@@ -226,6 +228,23 @@ def test_one_of_several_may_end_at_once(exported, poisoned):
         assert [tuple(tokens) for tokens in found] == [alone[0], (), alone[2]]
         pipeline.answer_together("ask", shown[1:], "What is it?", limit=1)
         assert pipeline.answer("ask", shown[0], "What is it?", limit=LIMIT).tokens == alone[0]
+
+
+@pytest.mark.slow
+def test_each_picture_of_a_folder_is_answered_where_several_are_at_once(exported, tmp_path, capfd):
+    """The same one twice, and one that is none."""
+    *_, bundle = exported
+    files = [tmp_path / name for name in ("a.png", "b.png", "broken.png")]
+    Image.fromarray(SQUARE).save(files[0])
+    Image.fromarray(TINY).save(files[1])
+    files[2].write_bytes(b"no picture")
+    given = [files[place] for place in (0, 0, 2, 1)]
+    code = cli.run(
+        ["caption", str(bundle), *map(str, given), "--json", "--backend", "onnxruntime", "--max-tokens", "3"]
+    )
+    rows = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert (code, [row["picture"] for row in rows]) == (3, [str(file) for file in given])
+    assert rows[0]["tokens"] == rows[1]["tokens"] and "error" in rows[2] and "tokens" in rows[3]
 
 
 @pytest.mark.slow

@@ -198,3 +198,29 @@ def test_a_passed_over_engine_is_one_line_with_the_first_sentence_and_what_to_do
 def test_an_engine_is_tried_once_however_often_it_is_named(bundle):
     target = bundle(("pretend", "onnxruntime")).manifest.target
     assert candidates(target, "decode") == ("pretend", "onnxruntime")
+
+
+@pytest.mark.parametrize("refused", ["encoder", "decoder"])
+@pytest.mark.parametrize("kind", [BackendError, ResourceError, ZeroDivisionError])
+def test_of_two_engines_nothing_stays_open_where_one_fails(small_bundle, refused, kind):
+    def change(manifest):
+        target = replace(manifest.target, backends={"tower": "openvino", "decode": "onnxruntime"}, fallback=())
+        return replace(manifest, target=target)
+
+    class Open:
+        closed = False
+
+        def close(self) -> None:
+            self.closed = True
+
+    opened = []
+
+    def opener(graph, engine):
+        if graph.component == refused:
+            raise kind("it breaks")
+        opened.append(Open())
+        return opened[-1]
+
+    with pytest.raises(kind, match="it breaks"):
+        open_chosen(small_bundle(change), None, opener)
+    assert [session.closed for session in opened] == [True]
