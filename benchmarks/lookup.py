@@ -47,7 +47,7 @@ SCENES = 8
 SIDE = 512
 SHOWN = 80
 """Characters of an answer."""
-LENGTHS = (1, 2, 4, MOST + 1)
+LENGTHS = (1, 2, 3, 5, MOST + 1)
 """Tokens of a step."""
 
 Cases: TypeAlias = dict[str, list[Request]]
