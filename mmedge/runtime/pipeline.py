@@ -330,9 +330,8 @@ def load(path: Path | str, *, backend: str | None = None, threads: int = 0, look
     """Open the bundle in the folder ``path`` on this device; see `open_pipeline`. What it has seen it remembers: a
     second question about a picture does not encode it again.
 
-    To ``look_ahead`` pays where answers repeat at length what was said before, up to twice as fast; where they do not it
-    costs up to 5 % of a full-size model's tokens a second, and up to 25 % of a tiny one's
-    (benchmarks/results/lookup.json)."""
+    To ``look_ahead`` pays where answers repeat at length what was said before, up to twice as fast; elsewhere it costs
+    up to 5 % of a full-size model's tokens a second, and 25 % of a tiny one's (benchmarks/results/lookup.json)."""
     return open_pipeline(
         open_bundle(Path(path)), backend=backend, threads=threads, remember=True, look_ahead=look_ahead
     )
