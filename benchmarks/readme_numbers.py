@@ -22,6 +22,9 @@ ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 RESULTS = ROOT / "benchmarks" / "results"
 BLOCK = re.compile(r"(<!-- measured: (\w+) -->\n).*?(<!-- end -->\n)", re.DOTALL)
+BLIND = "no picture"
+"""In the names of programs that are asked without the picture, as they cannot see it."""
+
 TIMES = {"first token": "ttft_ms", "each further token": "tpot_ms", "whole answer": "answer_ms"}
 
 
@@ -139,16 +142,46 @@ def vlm_peers(results: Path) -> str:
         "peak memory": "peak_pss",
     }
     found = json.loads((results / "vlm_peers.json").read_text())
-    pairs = [(model, row) for model, each in found.items() for row in each["pairs"]]
-    rows: dict[tuple[str, str, str], dict[str, str]] = {}
-    for model, row in pairs:
-        spread = f" [{row['low']:.2f}, {row['high']:.2f}]" if "low" in row else ""
-        rows.setdefault((model, row["candidate"], row["peer"]), {})[row["measure"]] = f"x{row['ratio']:.2f}{spread}"
-    shown = [
-        [f"{own} by {peer}", *(cells.get(key, "-") for key in measures.values())]
-        for (_, own, peer), cells in rows.items()
-    ]
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for row in (row for each in found.values() for row in each["pairs"]):
+        if row["measure"] == "tokens_per_s" or BLIND not in row["peer"]:
+            spread = f" [{row['low']:.2f}, {row['high']:.2f}]" if "low" in row else ""
+            cells = rows.setdefault((row["candidate"].split()[0], row["peer"]), {})
+            cells[row["measure"]] = f"x{row['ratio']:.2f}{spread}"
+    shown = (
+        [f"`{own}` by {peer}", *(cells.get(key, "-") for key in measures.values())]
+        for (own, peer), cells in rows.items()
+    )
     return table(list(measures), shown)
+
+
+def together(results: Path) -> str:
+    """Several answers at once by one after the other."""
+    found = json.loads((results / "together.json").read_text())
+    what = {"tokens_behind_the_first": "tokens/s behind the first", "answers": "whole answers/s"}
+    rows = [
+        [f"`{name}`, {words}", *(f"x{each[key][n]['ratio']:.2f}" for n in each[key])]
+        for name, each in found.items()
+        if name != "versions"
+        for key, words in what.items()
+    ]
+    return table(["2 at once", "4", "8"], rows)
+
+
+def scenes_vlm(results: Path) -> str:
+    """What is right of held-out scenes, and how far each variant's choices are from those of float32."""
+    found = json.loads((results / "scenes_vlm_variants.json").read_text())["variants"]
+    rows = [
+        [
+            each["name"],
+            f"{each['captions']:.1%}",
+            f"{each['answers']:.1%}",
+            f"{each['top1']:.1%}",
+            f"{each['divergence']:.1g}",
+        ]
+        for each in found
+    ]
+    return table(["captions right", "answers right", "same likeliest token", "divergence"], rows)
 
 
 def memory(results: Path) -> str:
@@ -174,6 +207,8 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "install": install,
     "profiler_checks": profiler_checks,
     "vlm_peers": vlm_peers,
+    "together": together,
+    "scenes_vlm": scenes_vlm,
     "memory": memory,
 }
 

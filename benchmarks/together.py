@@ -21,39 +21,36 @@ import numpy as np
 from published import RESULTS
 
 from mmedge.core.bundle import open_bundle
-from mmedge.runtime.pipeline import Pipeline, open_pipeline
+from mmedge.runtime.pipeline import Answer, Pipeline, open_pipeline
 
 PICTURES = 8
 AT_ONCE = (1, 2, 4, 8)
 SIDE = 512
-DECODING = ("prefill", "decode_loop")
-"""Stages behind the picture: the second one of several answers holds the first one too."""
 SETTLES_S = 0.05
 """Threads of an engine go on looking for work for a while after a run."""
 
 
 class Took:
-    """Seconds, milliseconds behind the picture, and tokens, of all pictures answered so many at once."""
+    """Seconds of all pictures answered so many at once, milliseconds by stage, and tokens behind the first of each."""
 
     def __init__(self, pipeline: Pipeline, pictures: Sequence[np.ndarray], at_once: int, limit: int) -> None:
         time.sleep(SETTLES_S)
-        self.tokens, self.decoding = 0, 0.0
+        answers: list[Answer] = []
         started = time.perf_counter()
         for first in range(0, len(pictures), at_once):
-            answers = pipeline.answer_together("caption", pictures[first : first + at_once], limit=limit)
-            self.tokens += sum(len(answer.tokens) for answer in answers)
-            self.decoding += sum(answer.stages_ms.get(stage, 0.0) for answer in answers for stage in DECODING)
+            answers += pipeline.answer_together("caption", pictures[first : first + at_once], limit=limit)
         self.seconds = time.perf_counter() - started
+        self.tokens = sum(len(answer.tokens) - 1 for answer in answers)
+        stages = [answer.stages_ms for answer in answers]
+        self.prefill, self.loop = (sum(each.get(name, 0.0) for each in stages) for name in ("prefill", "decode_loop"))
 
 
 def one_round(pipeline: Pipeline, pictures: Sequence[np.ndarray], tokens: int) -> dict[int, tuple[float, float]]:
     """Answers per second, and tokens per millisecond behind the first, by how many went on at once."""
-    found = {}
-    for at_once in random.sample(AT_ONCE, len(AT_ONCE)):
-        whole, begun = (Took(pipeline, pictures, at_once, limit) for limit in (tokens, 1))
-        rate = (whole.tokens - begun.tokens) / (whole.decoding - begun.decoding)
-        found[at_once] = (len(pictures) / whole.seconds, rate)
-    return found
+    took = {n: Took(pipeline, pictures, n, tokens) for n in random.sample(AT_ONCE, len(AT_ONCE))}
+    prompts = took[1].prefill  # several answers read theirs one by one too, inside of their loop
+    loops = {n: each.loop - (prompts if n > 1 else 0.0) for n, each in took.items()}
+    return {n: (len(pictures) / each.seconds, each.tokens / loops[n]) for n, each in took.items()}
 
 
 def gains(bundle: Path, rounds: int, tokens: int) -> dict[str, object]:
