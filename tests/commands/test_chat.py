@@ -339,6 +339,7 @@ def test_ctrl_c_stops_the_answer_and_the_next_one_ends(start, talker):
     assert terminal.until("\n> ").strip(), "what it said so far"
     terminal.type("\x03")
     terminal.until("(once more, or Ctrl-D, ends)")
+    terminal.until("> ")  # a key before it would be noticed with the next one only
     terminal.type("\x03")
     assert terminal.end() == 130
     assert "Traceback" not in terminal.shown and "error" not in terminal.shown
