@@ -132,7 +132,7 @@ def open_showing(graph: Graph, source: Path, settings: Any, outputs: Sequence[st
     with told_as_ours(f"onnxruntime cannot open `{graph.component}`", _exceptions()):
         model = with_outputs(source.read_bytes(), further)
         engine = _library().InferenceSession(model, settings, providers=["CPUExecutionProvider"])
-    ports = tuple(Port(name, "", ("unknown",)) for name in further)
+    ports = tuple(Port(name, "", ("unknown",)) for name in further)  # so that the engine makes room for them
     return OnnxRuntimeSession(replace(graph, outputs=(*graph.outputs, *ports)), engine)
 
 

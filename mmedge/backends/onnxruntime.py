@@ -91,7 +91,7 @@ class OnnxRuntime:
 class OnnxRuntimeSession:
     """An open graph; one binding remembers what is held, where the cache is, and buffers for what comes in and out.
 
-    Binding costs more Python than a step of a small decoder can bear (0.4 of 7 ms): of graphs that run once a token, on
+    Binding costs more Python than a step of a small decoder can bear (0.2 of 7 ms): of graphs that run once a token, on
     the CPU, what has the shape of the run before is copied to where that was bound, and what has a known shape is
     written to where it was.
     """

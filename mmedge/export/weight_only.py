@@ -24,7 +24,8 @@ from mmedge.export.spelling import constant, initializer, insert, replace, spell
 
 BLOCK_SIZES = {8: (128, 64, 32, 16), 4: (64, 32, 16)}
 """Weights that share a scale, by bits, the preferred number first; MatMulNBits takes no less than 16. With 128 instead
-of 64 its products of 8 bits are a tenth faster, of one token and of a hundred, and only of 4 bits less exact."""
+of 64 its products of 8 bits take 5 % less for one token and 9 % less for 117 (the layers of SmolVLM-256M); the steps of
+4 bits are coarse enough."""
 
 INTEGER_PRODUCTS = 4
 """Accuracy level of MatMulNBits: activations to int8 in blocks too, as where ONNX Runtime fuses the other spelling."""

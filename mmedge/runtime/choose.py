@@ -103,8 +103,9 @@ def _open_first(bundle: Bundle, opener: Opener) -> tuple[dict[str, Backend], dic
 def _open_all(bundle: Bundle, engines: dict[str, Backend], opener: Opener) -> dict[str, Session] | _Failure:
     """All sessions, or the first that an engine or its memory refuses, with nothing left open.
 
-    Engines open their graphs beside each other: one reads what another packs, and no one keeps all cores busy. Not so
-    one that builds for a device, for minutes that a signal must end, and by what memory the board has left.
+    Engines open their graphs beside each other: one reads what another packs, and no one keeps all cores busy. With one
+    that is tied to a device they go one by one: its build takes minutes, which a signal must end at once, and counts as
+    its own all memory that the board loses meanwhile.
     """
     graphs = bundle.manifest.graphs
     sessions: dict[str, Session] = {}

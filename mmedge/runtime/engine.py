@@ -68,6 +68,7 @@ class Engine:
     def begin(self, values: Tensors, prompt: Prompt | None = None) -> int:
         """Start an answer: empty the cache, hold what stays the same at every step. Returns how many tokens of the
         prompt the cache still holds from the answer before; 0 without ``prompt``."""
+        self._coming = []
         if prompt and self._remember and self._may_go_on(prompt):
             coming = marks(prompt, values)
             held = min(alike(self._read, coming), len(coming) - 1)
@@ -182,7 +183,7 @@ class Engine:
             if together:
                 feeds = {port.name: _as_rows(port, feeds[port.name]) for port in graph.inputs if port.name in feeds}
             values |= self.sessions[graph.component].run(feeds, outputs)
-        if not together:
+        if self._remember and not together:
             self._read += self._coming if reading.is_prompt else placed(reading.tokens[0].tolist(), reading.positions)
         return values[wanted]
 
