@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from types import FrameType
+from typing import TypeVar
+
+Result = TypeVar("Result")
 
 REPEAT_SECONDS = 2.0
 """A second Ctrl-C within this time leaves the cleaning up alone that the first one started."""
@@ -26,8 +31,7 @@ class Stopped(KeyboardInterrupt):
 
 
 stopped: list[Stopped] = []
-"""Signals that came: code of others may swallow the exception (torch does while tracing) or make it one of its own
-(safetensors does)."""
+"""Signals that came: code of others may swallow the exception, or make it one of its own as safetensors does."""
 
 
 def raise_on_signals() -> None:
@@ -55,6 +59,20 @@ def held_back() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def out_of_their_way(work: Callable[[], Result]) -> Result:
+    """What ``work`` returns or raises, for work that no exception may interrupt just anywhere: it has a thread of its
+    own, while this one waits for it, the only one in which signals raise.
+
+    Then the work goes on to its end with nobody waiting for it, so it must not touch files. A process that ends by
+    `sys.exit` lets it finish; the command line leaves at once.
+    """
+    pool = ThreadPoolExecutor(1)
+    try:
+        return pool.submit(copy_context().run, work).result()
+    finally:
+        pool.shutdown(wait=False)
 
 
 def raise_if_stopped() -> None:

@@ -2,6 +2,8 @@
 
 Upstream calls that exporter experimental, and it carries patches for torch and onnxscript that plain
 ``torch.onnx.export`` lacks; so it comes first, and the plain one is the fall-back that is reported.
+
+Both run out of the way of signals: torch's C++ aborts the process where an exception leaves a tracing mode behind.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from mmedge.errors import ModelError
 from mmedge.export.cache import make_cache
 from mmedge.export.lower import OLDEST, lower
 from mmedge.export.naming import name_nodes
+from mmedge.signals import out_of_their_way
 
 ATTENTION_OPSET = 23
 """Attention is one operator from here on."""
@@ -81,10 +84,10 @@ def trace(component: Component, model: torch.nn.Module, opset: int) -> onnx_ir.M
     with _quiet(), nullcontext() if opset >= ATTENTION_OPSET else _spelled_attention():
         written = max(opset, OLDEST)
         try:
-            program = _transformers_export(module, sample, shapes, written)
+            program = out_of_their_way(lambda: _transformers_export(module, sample, shapes, written))
         except Exception as first:  # an exporter raises whatever torch or one of its patches raises
             logging.getLogger(__name__).warning("`%s` falls back to torch.onnx.export: %s", component.name, first)
-            program = _torch_export(module, sample, shapes, written)
+            program = out_of_their_way(lambda: _torch_export(module, sample, shapes, written))
     _spell_ports(program.graph.inputs, module.inputs)
     _spell_ports(program.graph.outputs, module.outputs)
     name_nodes(program.graph)

@@ -15,9 +15,11 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import count
 from pathlib import Path
 
 import pytest
+from torch.utils import _python_dispatch as modes
 
 from mmedge import cli
 from mmedge.core.bundle import open_bundle
@@ -230,6 +232,23 @@ def test_a_signal_while_tracing_ends_cleanly(exporter, seconds, tmp_path, monkey
     time.sleep(seconds)
     child.signal(signal.SIGTERM)
     code, printed = child.end()
+    assert code == 143, printed
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("entered", [1, 144, 233, 377])
+def test_a_signal_while_torch_enters_a_mode_ends_cleanly(exporter, entered, tmp_path, monkeypatch):
+    """Its C++ aborts the process when an exception leaves one behind, at some depths of nesting."""
+    push, parent, pushed = modes._push_mode, os.getpid(), count(1)
+
+    def interrupted(mode):
+        push(mode)
+        if os.getpid() != parent and next(pushed) == entered:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(build, "trace", trace)
+    monkeypatch.setattr(modes, "_push_mode", interrupted)
+    code, printed = exporter.start(tmp_path / "out").end()
     assert code == 143, printed
     assert os.listdir(tmp_path) == []
 
