@@ -19,6 +19,7 @@ from mmedge.errors import InputError, UsageError
 if TYPE_CHECKING:
     from mmedge.core.bundle import Bundle
     from mmedge.media.image import Picture
+    from mmedge.media.video import Video
     from mmedge.runtime.pick import Pick
     from mmedge.runtime.pipeline import Answer, Piece, Pipeline
 
@@ -63,6 +64,8 @@ class Job:
     options: Answering
     output: Path | None = None
     resume: bool = False
+    frames: int | None = None
+    """Of a video; None where pictures are meant."""
 
 
 def answer_all(bundle: Path, pictures: Sequence[str], job: Job) -> int:
@@ -75,7 +78,7 @@ def answer_all(bundle: Path, pictures: Sequence[str], job: Job) -> int:
 
     if job.resume and not job.output:
         raise UsageError("no file is named that could be resumed", hint="-o answers.jsonl --resume")
-    names = list(expand(pictures))
+    names = list(expand(pictures) if job.frames is None else pictures)
     opened = open_bundle(bundle)
     check_task(job.task, opened.manifest.tasks)
     if not job.output:
@@ -96,7 +99,7 @@ def _run(bundle: Bundle, names: Sequence[str], job: Job, out: Printer | Keeper) 
     with Bar(len(names), hidden=out.live) as bar:
         if names:  # else no engine has to be opened
             with open_pipeline(bundle, backend=options.backend, threads=options.threads, remember=True) as pipeline:
-                together = pipeline.goes_together and not options.temperature and not out.live
+                together = pipeline.goes_together and not (options.temperature or out.live) and job.frames is None
                 answers = (
                     _together(pipeline, job, names) if together else _answers(pipeline, job, names, pick, out.piece)
                 )
@@ -120,7 +123,7 @@ def _answers(
                 name,
                 pipeline.answer(
                     job.task,
-                    _read_stdin() if name == STDIN else name,
+                    _subject(name, job),
                     job.text,
                     pick=pick,
                     limit=job.options.max_tokens,
@@ -130,6 +133,14 @@ def _answers(
             )
         except InputError as error:
             yield name, error
+
+
+def _subject(name: str, job: Job) -> str | bytes | Video:
+    from mmedge.media.video import read_video
+
+    if job.frames is not None:
+        return read_video(name, job.frames)
+    return _read_stdin() if name == STDIN else name
 
 
 def _together(pipeline: Pipeline, job: Job, names: Sequence[str]) -> Iterator[tuple[str, Answer | InputError]]:

@@ -64,6 +64,8 @@ def components(config: Config) -> tuple[Component, ...]:
 
 def prepare(config: Config, tokenizer: Tokenizer, request: Request) -> Prompt:
     """The picture as the checkpoint's processor makes it, and the text as `generate` of `transformers` reads it."""
+    if request.frames:
+        raise InputError("this model looks at pictures, not at videos")
     if len(request.images) != 1:
         raise InputError(f"this model looks at one picture at a time, got {len(request.images)}")
     text = config["model"]["text_config"]

@@ -78,7 +78,7 @@ def decode_picture(data: bytes, name: str, *, reject_animated: bool = False) -> 
     Raises:
         InputError: naming the picture, what is wrong with it and the limit it breaks.
     """
-    with _opened(data, name) as (image, kind, frames):
+    with opened(data, name) as (image, kind, frames):
         if frames > 1 and reject_animated:
             raise InputError(f"the {kind} picture `{name}` is animated: it has {frames} frames, allowed is 1")
         image.load()
@@ -95,13 +95,13 @@ def picture_size(data: bytes, name: str) -> tuple[int, int]:
     Raises:
         InputError: as `decode_picture` does, as far as the header shows it.
     """
-    with _opened(data, name) as (image, _, _):
+    with opened(data, name) as (image, _, _):
         width, height = image.size
     return width, height
 
 
 @contextmanager
-def _opened(data: bytes, name: str) -> Iterator[tuple[ImageFile.ImageFile, str, int]]:
+def opened(data: bytes, name: str) -> Iterator[tuple[ImageFile.ImageFile, str, int]]:
     """A picture within the limits, its kind and frames; nothing of it is decoded yet."""
     _check_length(len(data), name)
     kind = sniff(data)
@@ -111,9 +111,9 @@ def _opened(data: bytes, name: str) -> Iterator[tuple[ImageFile.ImageFile, str, 
     with pillow.decoding(kind, name):
         header = read_header(data, kind)
         if header:
-            _check_size(header.width, header.height, name)
+            check_size(header.width, header.height, name)
         image = pillow.open_kind(data, kind)
-        _check_size(*image.size, name)
+        check_size(*image.size, name)
         yield image, kind, header.frames if header else 1
 
 
@@ -257,7 +257,12 @@ def _check_length(length: int, name: str) -> None:
         raise InputError(f"the picture `{name}` is {length} bytes long, allowed are {bound}")
 
 
-def _check_size(width: int, height: int, name: str) -> None:
+def check_size(width: int, height: int, name: str) -> None:
+    """Refuse what is larger than `PIXEL_LIMIT` or `SIDE_LIMIT`.
+
+    Raises:
+        InputError: naming the limit.
+    """
     if width < 1 or height < 1:
         raise InputError(f"the picture `{name}` has no pixels: {width}x{height}")
     if max(width, height) > SIDE_LIMIT or width * height > PIXEL_LIMIT:

@@ -23,6 +23,7 @@ from mmedge.core.ports import Tensors
 from mmedge.errors import BundleError, ContextError, InputError, UsageError
 from mmedge.media.image import Picture, decode_picture, read_picture
 from mmedge.media.text import StreamingDetokenizer, Tokenizer
+from mmedge.media.video import Video
 from mmedge.runtime.choose import open_chosen
 from mmedge.runtime.decode import Reading, decode, picking
 from mmedge.runtime.engine import Engine, arranging
@@ -33,6 +34,8 @@ from mmedge.runtime.together import decode_together
 
 Source: TypeAlias = "Path | str | bytes | np.ndarray | Picture"
 """A picture: the path or the bytes of an encoded file, or pixels as uint8 ``[height, width, 3]`` RGB."""
+Subject: TypeAlias = "Source | Video"
+"""What is asked about: a picture, or what `read_video` makes of a video."""
 
 LIMIT = 64
 """Tokens of an answer unless the caller or the checkpoint's generation config says otherwise."""
@@ -122,32 +125,32 @@ class Pipeline:
 
     def caption(
         self,
-        picture: Source,
+        picture: Subject,
         prompt: str | None = None,
         *,
         pick: Pick = greedy,
         limit: int | None = None,
         show: Show | None = None,
     ) -> Answer:
-        """Describe a picture, going on from ``prompt`` if there is one."""
+        """Describe a picture or a video, going on from ``prompt`` if there is one."""
         return self.answer("caption", picture, prompt, pick=pick, limit=limit, show=show)
 
     def ask(
         self,
-        picture: Source,
+        picture: Subject,
         question: str,
         *,
         pick: Pick = greedy,
         limit: int | None = None,
         show: Show | None = None,
     ) -> Answer:
-        """Answer a question about a picture."""
+        """Answer a question about a picture or a video."""
         return self.answer("ask", picture, question, pick=pick, limit=limit, show=show)
 
     def answer(
         self,
         task: str,
-        pictures: Source | Sequence[Source],
+        pictures: Subject | Sequence[Subject],
         text: str | None = None,
         *,
         earlier: tuple[Turn, ...] = (),
@@ -166,10 +169,12 @@ class Pipeline:
         """
         self._check_task(task)
         clock = clock or Clock()
-        given = (pictures,) if isinstance(pictures, (str, bytes, Path, np.ndarray, Picture)) else tuple(pictures)
-        seen = [look(picture, clock, reject_animated=reject_animated) for picture in given]
+        given = (pictures,) if isinstance(pictures, (str, bytes, Path, np.ndarray, Picture, Video)) else tuple(pictures)
+        seen = [look(each, clock, reject_animated=reject_animated) for each in given if not isinstance(each, Video)]
+        video = _only([each for each in given if isinstance(each, Video)])
         with clock.stage("preprocess"):
-            prompt = self.prepare(Request(tuple(picture.pixels for picture in seen), text, earlier))
+            images = tuple(picture.pixels for picture in seen)
+            prompt = self.prepare(Request(images, text, earlier, video.frames, video.seconds))
         most = self._limit(prompt, limit)
         pieces: list[Piece] = []
         for piece in self.stream(prompt, pick=pick, limit=most, clock=clock):
@@ -182,7 +187,7 @@ class Pipeline:
             tokens=tokens,
             finish="length" if len(tokens) >= most else "stop",
             stages_ms=clock.stages_ms,
-            warnings=tuple(warning for picture in seen for warning in picture.warnings),
+            warnings=(*(warning for picture in seen for warning in picture.warnings), *video.warnings),
         )
 
     def answer_together(
@@ -380,6 +385,13 @@ def _check_threads(threads: int) -> None:
     cores = os.cpu_count() or 1
     if not 0 <= threads <= cores:
         raise UsageError(f"{threads} threads are asked for, this machine has {cores} cores", hint="0 means all cores")
+
+
+def _only(videos: Sequence[Video]) -> Video:
+    """One without frames where there is none."""
+    if len(videos) > 1:
+        raise InputError(f"a question is about at most one video, got {len(videos)}")
+    return videos[0] if videos else Video(())
 
 
 def look(picture: Source, clock: Clock | None = None, *, reject_animated: bool = False) -> Picture:

@@ -9,7 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from mmedge import load, read_video
 from mmedge.core.bundle import open_bundle
+from mmedge.errors import InputError
 
 slow = pytest.mark.slow
 
@@ -188,3 +190,22 @@ def test_after_a_kill_each_picture_is_answered_once(mmedge, captioner, pictures,
     assert mmedge("caption", captioner, pictures, "-o", output, "--resume").code == 0
     named = [json.loads(line)["picture"] for line in output.read_text().splitlines()]
     assert len(named) == len(set(named)) == 42 and before > 2
+
+
+@slow
+def test_a_model_that_looks_at_pictures_alone_refuses_a_video(mmedge, captioner, pictures):
+    shown = mmedge("caption", captioner, pictures, "--frames", 2)
+    assert shown == (3, "", "error: this model looks at pictures, not at videos\n")
+
+
+@slow
+def test_of_a_video_at_least_one_frame_is_looked_at(mmedge, captioner, pictures):
+    shown = mmedge("caption", captioner, pictures, "--frames", 0)
+    assert shown == (2, "", "error: 0 frames of a video are asked for, it must be at least 1\n")
+
+
+@slow
+def test_two_videos_in_one_question_are_refused(captioner, pictures):
+    video = read_video(pictures, 2)
+    with load(captioner) as pipeline, pytest.raises(InputError, match="at most one video, got 2"):
+        pipeline.answer("caption", [video, video])

@@ -7,6 +7,7 @@ scaling and normalising are torch's own operators (`checkpoints/_videos.py`).
 
 from __future__ import annotations
 
+import json
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +20,7 @@ from PIL import Image
 from transformers.video_utils import VideoMetadata
 
 import mmedge
+from mmedge import cli
 from mmedge.core import find
 from mmedge.core.family import Family, Request, Turn
 from mmedge.errors import BundleError
@@ -134,6 +136,19 @@ def test_answers_are_those_of_generate(exported, engine):
     assert len({tuple(answer) for answer in answers.values()}) > len(VIDEOS) / 2, (
         "a model that says the same shows nothing"
     )
+
+
+@pytest.mark.slow
+def test_a_film_is_asked_about_by_its_name(exported, tmp_path, capfd):
+    first, *others = [Image.fromarray(frame) for frame in film(6, 40, 60, 1)]
+    first.save(tmp_path / "walk.png", save_all=True, append_images=others, duration=500)
+    request = Request((), "What happens?", (), film(6, 40, 60, 1)[::2], (0.0, 1.0, 2.0))
+    asked = ["ask", str(exported.bundle), str(tmp_path / "walk.png"), "What happens?"]
+    assert cli.run([*asked, "--frames", "3", "--max-tokens", str(LIMIT), "--json"]) == 0
+    with mmedge.load(exported.bundle) as pipeline:
+        pieces = list(pipeline.stream(pipeline.prepare(request), limit=LIMIT))
+    tokens = [piece.token for piece in pieces if piece.token is not None]
+    assert json.loads(capfd.readouterr().out)["tokens"] == tokens
 
 
 @pytest.mark.slow
