@@ -37,10 +37,12 @@ from mmedge.builtin.scenes import draw
 from mmedge.core.bundle import Bundle, open_bundle
 from mmedge.core.family import Prompt, Request, Turn
 from mmedge.families._decoder_only import CAPTION
+from mmedge.runtime.clock import Clock
 from mmedge.runtime.decode import read_answer, read_prompt
 from mmedge.runtime.engine import Engine
 from mmedge.runtime.lookup import MOST
-from mmedge.runtime.pipeline import Clock, Pipeline, look
+from mmedge.runtime.pipeline import Pipeline
+from mmedge.runtime.subjects import look
 
 FILE = RESULTS / "lookup.json"
 SCENES = 8

@@ -39,6 +39,7 @@ def summary(run: Run) -> dict[str, Any]:
         "software": run.software,
         "candidates": {names[c]: dict(_taken(run, table, c)) for c in own},
         "pairs": pairs,
+        "roofline": {names[c]: dict(_shares(run, c)) for c in bundles if run.roofline},
     }
 
 
@@ -61,6 +62,13 @@ def _taken(run: Run, table: Table, c: int) -> Iterator[tuple[str, float]]:
         values, _ = _values(run, table, measure, c)
         if known := [value for value in values if not math.isnan(value)]:
             yield measure, round(float(np.median(known)), 3)
+
+
+def _shares(run: Run, c: int) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Of each stage, how much of its time the machine needs at its best, and for what."""
+    for roof in run.roofline:
+        if roof.c == c and roof.valid:
+            yield roof.stage, {"share": round(roof.share, 3), "ms": round(roof.measured_ms, 2), "bound": roof.bound}
 
 
 def _pair(run: Run, table: Table, c: int, peer: int) -> Iterator[dict[str, Any]]:

@@ -155,6 +155,22 @@ def vlm_peers(results: Path) -> str:
     return table(list(measures), shown)
 
 
+def vlm_roofline(results: Path) -> str:
+    """Which share of a stage's time the machine would need at its best."""
+    stages = {"encode": "encode", "prefill": "prefill", "decode_loop": "decode"}
+    found = json.loads((results / "vlm_peers.json").read_text())
+    rows = [
+        [f"`{name.split()[0]}`", *(_share(shares.get(stage)) for stage in stages)]
+        for each in found.values()
+        for name, shares in each.get("roofline", {}).items()
+    ]
+    return table(list(stages.values()), rows)
+
+
+def _share(found: dict[str, Any] | None) -> str:
+    return f"{found['share']:.0%}, {found['bound']}" if found else "-"
+
+
 def together(results: Path) -> str:
     """Several answers at once by one after the other."""
     found = json.loads((results / "together.json").read_text())
@@ -207,6 +223,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "install": install,
     "profiler_checks": profiler_checks,
     "vlm_peers": vlm_peers,
+    "vlm_roofline": vlm_roofline,
     "together": together,
     "scenes_vlm": scenes_vlm,
     "memory": memory,

@@ -4,8 +4,8 @@
 
 Makes the checkpoint, the environments of the peers and what each of them opens under ``benchmarks/.work`` unless they
 are there. All candidates answer one question about one picture in turns, greedily, in as many tokens. Writes
-``results/vlm_MODEL.json`` and a report beside it, and every bundle's ratios to every peer into
-``results/vlm_peers.json`` (`pairs`).
+``results/vlm_MODEL.json`` and a report beside it, and every bundle's ratios to every peer, and its stages' shares of
+what the machine can do, into ``results/vlm_peers.json`` (`pairs`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from peers import environment
 from published import RESULTS, ROOT, WORK, publish
 
 from mmedge.profiling.candidates import candidates_of
+from mmedge.profiling.extras import roofline_of_all
 from mmedge.profiling.inputs import inputs_of
 from mmedge.profiling.profile import Settings, profile
 from mmedge.profiling.run import Candidate, Inputs, Run
@@ -131,6 +132,7 @@ def main() -> None:
         list(candidates(options.model, options.bundles, [name for name in options.peers.split(",") if name])),
         inputs(options.model, options.bundles),
         settings,
+        (roofline_of_all,),
         save=WORK / f"vlm_{options.model}_run.json",
         say=lambda line: print(line, file=sys.stderr),
     )

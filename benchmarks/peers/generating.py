@@ -16,7 +16,8 @@ from typing import Any
 from stages import Stages
 
 from mmedge.errors import UsageError
-from mmedge.runtime.pipeline import Answer, Clock, Piece
+from mmedge.runtime.clock import Clock
+from mmedge.runtime.pipeline import Answer, Piece
 
 
 def processor_of(folder: Path) -> Any:

@@ -29,7 +29,8 @@ from stages import Stages
 
 from mmedge.errors import BackendError, UsageError
 from mmedge.profiling.worker import main
-from mmedge.runtime.pipeline import Answer, Clock, Piece
+from mmedge.runtime.clock import Clock
+from mmedge.runtime.pipeline import Answer, Piece
 
 VISION = "q8_0"
 """Of the vision tower: as fast as f16, and half as large."""

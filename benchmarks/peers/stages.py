@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
-from mmedge.runtime.pipeline import Clock
+from mmedge.runtime.clock import Clock
 
 
 class Stages:

@@ -17,7 +17,8 @@ from stages import Stages
 
 from mmedge.errors import UsageError
 from mmedge.profiling.worker import main
-from mmedge.runtime.pipeline import Answer, Clock, Piece
+from mmedge.runtime.clock import Clock
+from mmedge.runtime.pipeline import Answer, Piece
 
 
 class Transformers:

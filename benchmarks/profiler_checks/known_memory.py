@@ -16,7 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mmedge.profiling.worker import main
-from mmedge.runtime.pipeline import Answer, Clock
+from mmedge.runtime.clock import Clock
+from mmedge.runtime.pipeline import Answer
 
 PAGE = mmap.PAGESIZE
 HOLD_S = 0.1

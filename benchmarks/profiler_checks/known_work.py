@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from mmedge.profiling.worker import main
-from mmedge.runtime.pipeline import Answer, Clock
+from mmedge.runtime.clock import Clock
+from mmedge.runtime.pipeline import Answer
 
 SIDE = 224
 """Of the matrices that are multiplied: a few milliseconds."""

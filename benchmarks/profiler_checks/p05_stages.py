@@ -22,7 +22,9 @@ import mmedge
 from mmedge.profiling.messages import Answered, Ask, Load
 from mmedge.profiling.workers import running
 from mmedge.runtime import pipeline as runtime
-from mmedge.runtime.pipeline import Clock, Pipeline
+from mmedge.runtime import subjects
+from mmedge.runtime.clock import Clock
+from mmedge.runtime.pipeline import Pipeline
 
 MOST = 0.03
 """Share of an answer that is in no stage."""
@@ -73,7 +75,7 @@ def planted(pipeline: Pipeline, stage: str) -> Iterator[Planted]:
     sleep, engine = Planted(), pipeline.engine
     first: Callable[..., bool] = lambda tokens, positions: not positions[0, 0]  # noqa: E731
     targets: dict[str, list[tuple[object, str, Callable[..., bool]]]] = {
-        "decode": [(runtime, "decode_picture", lambda *_: True)],
+        "decode": [(subjects, "decode_picture", lambda *_: True)],
         "preprocess": [(pipeline, "prepare", lambda *_: True)],
         "encode": [(engine, "encode", lambda *_: True)],
         "prefill": [(engine, "begin", lambda *_: True), (engine, "choose", first)],

@@ -24,7 +24,8 @@ from known_bundles import ENGINES, Known, known_bundles
 import mmedge
 from mmedge.profiling.messages import Answered, Ask, Load, read_reply, send
 from mmedge.profiling.worker import Worker
-from mmedge.runtime.pipeline import Clock, Pipeline
+from mmedge.runtime.clock import Clock
+from mmedge.runtime.pipeline import Pipeline
 
 MOST = 0.005
 ANSWER_MS = 5.0

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from mmedge.profiling.messages import Load
 from mmedge.profiling.worker import main
-from mmedge.runtime.pipeline import Answer, Clock, Piece
+from mmedge.runtime.clock import Clock
+from mmedge.runtime.pipeline import Answer, Piece
 
 ANSWER_S, STALL_S, EVERY_S = 0.010, 0.500, 10.0
 

@@ -166,7 +166,7 @@ def _alone(pipeline: Pipeline, job: Job, picture: Picture) -> Answer | InputErro
 
 
 def _seen(name: str, job: Job) -> Picture | InputError:
-    from mmedge.runtime.pipeline import look
+    from mmedge.runtime.subjects import look
 
     try:
         return look(_read_stdin() if name == STDIN else name, reject_animated=job.options.animated == "reject")

@@ -12,8 +12,10 @@ from msgspec import Struct
 
 from mmedge.core.family import Prompt, Request, Turn
 from mmedge.media.image import Picture
+from mmedge.runtime.clock import Clock
 from mmedge.runtime.pick import Pick
-from mmedge.runtime.pipeline import Clock, Pipeline, look
+from mmedge.runtime.pipeline import Pipeline
+from mmedge.runtime.subjects import look
 
 LIMIT = 512
 """Tokens of an answer unless the user says otherwise; people who talk can stop it."""

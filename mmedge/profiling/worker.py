@@ -36,7 +36,8 @@ from mmedge.profiling.messages import (
     read_order,
     send,
 )
-from mmedge.runtime.pipeline import Answer, Clock, Piece, Pipeline, open_pipeline
+from mmedge.runtime.clock import Clock
+from mmedge.runtime.pipeline import Answer, Piece, Pipeline, open_pipeline
 from mmedge.runtime.verify import verify
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from mmedge.profiling.messages import Load
 from mmedge.profiling.run import Candidate, Input, Inputs
 from mmedge.profiling.worker import main
-from mmedge.runtime.pipeline import Answer, Clock, Piece
+from mmedge.runtime.clock import Clock
+from mmedge.runtime.pipeline import Answer, Piece
 
 SIZE = 1 << 16
 """Of an array of float32: it fits the cache of a core."""

@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import TypeAlias
 
-import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -20,22 +18,17 @@ from mmedge.core.bundle import Bundle, Graph, open_bundle
 from mmedge.core.family import Config, Family, Prompt, Request, Turn
 from mmedge.core.names import shown
 from mmedge.core.ports import Tensors
-from mmedge.errors import BundleError, ContextError, InputError, UsageError
-from mmedge.media.image import Picture, decode_picture, read_picture
+from mmedge.errors import BundleError, ContextError, UsageError
 from mmedge.media.text import StreamingDetokenizer, Tokenizer
-from mmedge.media.video import Video
 from mmedge.runtime.choose import open_chosen
+from mmedge.runtime.clock import Clock
 from mmedge.runtime.decode import Reading, decode, picking
 from mmedge.runtime.engine import Engine, arranging
 from mmedge.runtime.lookup import decode_ahead
 from mmedge.runtime.pick import Pick, greedy
 from mmedge.runtime.ready import ready
+from mmedge.runtime.subjects import Source, Subject, apart, look
 from mmedge.runtime.together import decode_together
-
-Source: TypeAlias = "Path | str | bytes | np.ndarray | Picture"
-"""A picture: the path or the bytes of an encoded file, or pixels as uint8 ``[height, width, 3]`` RGB."""
-Subject: TypeAlias = "Source | Video"
-"""What is asked about: a picture, or what `read_video` makes of a video."""
 
 LIMIT = 64
 """Tokens of an answer unless the caller or the checkpoint's generation config says otherwise."""
@@ -63,41 +56,6 @@ class Answer(Struct, frozen=True):
     """``read``, ``decode`` (file to pixels), ``preprocess``, ``encode``, ``prefill``, ``decode_loop``, ``detokenise``:
     milliseconds."""
     warnings: tuple[str, ...] = ()
-
-
-class Clock:
-    """Adds up time by stage, and remembers when each began and ended."""
-
-    def __init__(self) -> None:
-        self.stages_ns: dict[str, int] = {}
-        self.spans: list[tuple[str, int, int]] = []
-        """Stage, begin and end, by `time.perf_counter_ns`."""
-
-    def stage(self, name: str) -> AbstractContextManager[None]:
-        """Time the block as a part of this stage."""
-        return _Stage(self, name)
-
-    @property
-    def stages_ms(self) -> dict[str, float]:
-        return {name: spent / 1e6 for name, spent in self.stages_ns.items()}
-
-
-class _Stage:
-    """A stage while it runs; a generator would take three times as long, and answers have a stage for every token."""
-
-    __slots__ = ("_begun", "_clock", "_name")
-
-    def __init__(self, clock: Clock, name: str) -> None:
-        self._clock, self._name = clock, name
-
-    def __enter__(self) -> None:
-        self._begun = time.perf_counter_ns()
-
-    def __exit__(self, *error: object) -> None:
-        ended = time.perf_counter_ns()
-        clock, name = self._clock, self._name
-        clock.stages_ns[name] = clock.stages_ns.get(name, 0) + ended - self._begun
-        clock.spans.append((name, self._begun, ended))
 
 
 class Pipeline:
@@ -150,7 +108,7 @@ class Pipeline:
     def answer(
         self,
         task: str,
-        pictures: Subject | Sequence[Subject],
+        subjects: Subject | Sequence[Subject],
         text: str | None = None,
         *,
         earlier: tuple[Turn, ...] = (),
@@ -169,9 +127,8 @@ class Pipeline:
         """
         self._check_task(task)
         clock = clock or Clock()
-        given = (pictures,) if isinstance(pictures, (str, bytes, Path, np.ndarray, Picture, Video)) else tuple(pictures)
-        seen = [look(each, clock, reject_animated=reject_animated) for each in given if not isinstance(each, Video)]
-        video = _only([each for each in given if isinstance(each, Video)])
+        given, video = apart(subjects)
+        seen = [look(picture, clock, reject_animated=reject_animated) for picture in given]
         with clock.stage("preprocess"):
             images = tuple(picture.pixels for picture in seen)
             prompt = self.prepare(Request(images, text, earlier, video.frames, video.seconds))
@@ -385,30 +342,3 @@ def _check_threads(threads: int) -> None:
     cores = os.cpu_count() or 1
     if not 0 <= threads <= cores:
         raise UsageError(f"{threads} threads are asked for, this machine has {cores} cores", hint="0 means all cores")
-
-
-def _only(videos: Sequence[Video]) -> Video:
-    """One without frames where there is none."""
-    if len(videos) > 1:
-        raise InputError(f"a question is about at most one video, got {len(videos)}")
-    return videos[0] if videos else Video(())
-
-
-def look(picture: Source, clock: Clock | None = None, *, reject_animated: bool = False) -> Picture:
-    """Read and decode a picture.
-
-    Raises:
-        InputError: it cannot be used.
-    """
-    clock = clock or Clock()
-    if isinstance(picture, Picture):
-        return picture
-    if isinstance(picture, np.ndarray):
-        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
-            raise InputError(f"a picture as an array is uint8 [height, width, 3], got {picture.dtype} {picture.shape}")
-        return Picture(picture)
-    with clock.stage("read"):
-        data = picture if isinstance(picture, bytes) else read_picture(Path(picture))
-    with clock.stage("decode"):
-        name = "picture" if isinstance(picture, bytes) else str(picture)
-        return decode_picture(data, name, reject_animated=reject_animated)

@@ -25,7 +25,7 @@ from mmedge.profiling.machine.kernel_files import ROOT, amounts_of, bytes_of, te
 from mmedge.profiling.messages import Answered, Ask, Load
 from mmedge.profiling.run import OTHER, Memory
 from mmedge.profiling.workers import Worker
-from mmedge.runtime.pipeline import Clock
+from mmedge.runtime.clock import Clock
 
 INTERVAL_S = 0.02
 LINGER_S = 3 * INTERVAL_S
