@@ -115,7 +115,8 @@ def steps_of(model: str, recipe: Path | None, target: str, precision: str) -> di
     """Encoding a picture, reading the prompt and writing one token, each with the precision it computes in."""
     from mmedge.export.prepare import prepare
 
-    _, plan, _, estimate = prepare(model, recipe, target=target, precision=precision)
+    prepared = prepare(model, recipe, target=target, precision=precision)
+    plan, estimate = prepared.plan, prepared.costs
     costs = {cost.component: cost for cost in estimate.costs}
     vision, text = (plan.config["model"][f"{part}_config"]["num_hidden_layers"] for part in ("vision", "text"))
     decoder = next(component for component in plan.components if component.cache)

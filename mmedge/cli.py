@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import errno
 import json
+import logging
 import os
 import platform
 import select
@@ -50,7 +51,7 @@ COMMANDS = (
 EXIT_CODES = {
     0: "done",
     1: "internal error: a bug, described in a report file",
-    2: "usage: a command, an option, a recipe or a path",
+    2: "usage: a command, an option, a recipe, or a bundle that is not there",
     3: "a picture, a text, a tensor or a calibration sample that cannot be used",
     4: "a model or bundle that is damaged, unsupported or not to be trusted",
     5: "an engine that is missing, too old or cannot run the graph",
@@ -84,6 +85,8 @@ STDOUT = 1
 def main() -> int:
     """Run the command line of this process and return its exit code."""
     raise_on_signals()
+    logging.addLevelName(logging.WARNING, "warning")
+    logging.basicConfig(format="%(levelname)s: %(message)s")
     if isinstance(sys.stdout, TextIOWrapper):  # it is None when closed
         sys.stdout.reconfigure(errors="backslashreplace")  # file names may hold bytes that are no text
     code = run(sys.argv[1:])

@@ -35,6 +35,7 @@ class TensorRT:
         return str(library().__version__)
 
     def tied_to(self) -> dict[str, str]:
+        library()  # who lacks the package has to hear of that first
         return {"compute_capability": cuda().compute_capability(), "l4t": l4t()}
 
     def compiles(self, graph: Graph) -> bool:

@@ -212,4 +212,6 @@ def _read_stdin() -> bytes:
 
     if sys.stdin is None:
         raise InputError("standard input is closed", hint="name a file, or pipe a picture in")
-    return read_stream(sys.stdin.buffer, "standard input")
+    if data := read_stream(sys.stdin.buffer, "standard input"):
+        return data
+    raise InputError("standard input is empty", hint="name a file, or pipe a picture in")

@@ -49,6 +49,7 @@ class Printer:
         else:
             self._label(name)
             print(answer.text, flush=True)
+        self._labelled = None  # the next one may be the same picture
         _warn(name, answer)
 
     def end(self) -> int:

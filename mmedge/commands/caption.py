@@ -22,7 +22,7 @@ def caption(
     Args:
         bundle: A folder that `mmedge export` wrote.
         pictures: Picture files, folders of them, or - for a picture from standard input.
-        prompt: Words that every caption goes on from.
+        prompt: Words that every caption goes on from; of models that can chat, what they are asked instead.
         frames: The pictures are videos, of which so many frames are looked at: animated pictures, folders of frames,
             or files that PyAV opens.
         output: A file that gets one JSON object per answer, as they come.

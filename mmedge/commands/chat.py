@@ -29,7 +29,8 @@ HELP = """\
 /timings [on|off]  after each answer, how long it took
 /help              this
 /quit              end, as Ctrl-D does
-Ctrl-C stops an answer; what it said so far stays. A message that begins with a / needs a space before it."""
+Ctrl-C stops an answer; what it said so far stays.
+A message that begins with a / needs a space before it."""
 
 
 def chat(bundle: Path, /, *pictures: Dashed, options: Answering = Answering()) -> int:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def check(
-    model: str,
+    model: str | None = None,
     *,
     target: str | None = None,
     recipe: Path | None = None,
@@ -40,24 +40,26 @@ def check(
     from mmedge.errors import UsageError
     from mmedge.needs import needs
 
-    if (Path(model) / MANIFEST).is_file():
+    if model and (Path(model) / MANIFEST).is_file():
         for name, value in (("recipe", recipe), ("precision", precision), ("calibration", calibration)):
             if value is not None:
                 raise UsageError(f"`--{name}` is for a model, and `{model}` is a bundle, which is exported already")
         return check_files(Path(model), target, length, json)
 
     if length is not None:
-        raise UsageError(f"`--length` is for a bundle, and `{model}` is a model", hint="export it first")
+        raise UsageError("`--length` is for a bundle, and this is a model", hint="export it first")
 
     with needs("export"):
         from mmedge.export.estimate import too_large
         from mmedge.export.prepare import prepare
 
-    _, plan, _, costs = prepare(model, recipe, target=target, precision=precision, calibration=calibration)
+    prepared = prepare(model, recipe, target=target, precision=precision, calibration=calibration)
+    plan, costs, own = prepared.plan, prepared.costs, prepared.recipe
     problem = too_large(costs, plan.target)
     if json:
         found = {
             "model": plan.recipe.model,
+            "recipe": own and own.stem,
             "family": plan.family.name,
             "target": plan.target,
             "estimate": costs,
@@ -65,6 +67,8 @@ def check(
         }
         print(msgspec.json.format(msgspec.json.encode(found)).decode())
         return problem.exit_code if problem else 0
+    if own:
+        print(f"recipe  {own.stem}")
     _show(plan, costs)
     if problem:
         raise problem

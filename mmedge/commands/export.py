@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def export(
-    model: str,
+    model: str | None = None,
     *,
     output: Annotated[Path, Parameter(name=("--output", "-o"))],
     target: str | None = None,
@@ -28,10 +28,12 @@ def export(
     """Make a bundle of a model for a device: trace, quantize, compare with torch, pack.
 
     Args:
-        model: A folder with a Hugging Face checkpoint, a Hub name such as owner/name, or builtin:scenes.
+        model: A folder with a Hugging Face checkpoint, a Hub name such as owner/name, builtin:scenes or
+            builtin:scenes-vlm; if none is given, the recipe's.
         output: Folder of the bundle.
         target: The device, as `mmedge targets` lists them; cpu if neither this nor the recipe names one.
-        recipe: A TOML file that says more than these options do, or the name of one that `mmedge recipes` lists.
+        recipe: A TOML file that says more than these options do, or the name of one that `mmedge recipes` lists; that
+            of the model itself is taken without asking.
         precision: float32, float16, int8, int8-weights, int4-weights, or a preset of the target.
         calibration: Pictures like those the device will see: a folder, or a CSV or JSONL list with an image column
             and optionally a question column.
@@ -82,8 +84,12 @@ class ProgressLines:
             print(f"{name} ...", end="\r", file=sys.stderr, flush=True)
 
     def end(self, stage: Stage) -> None:
-        line = f"{stage.name:<20} {stage.seconds:7.1f} s {stage.peak_mb:7.0f} MB  {stage.note}"
-        print(line[:80].rstrip(), file=sys.stderr, flush=True)
+        from textwrap import fill
+
+        line = f"{stage.name:<29} {stage.seconds:7.1f} s {stage.peak_mb:6.0f} MB"
+        indent = " " * (len(line) + 2)
+        note = fill(stage.note, 80, initial_indent=f"{line}  ", subsequent_indent=indent) if stage.note else line
+        print(note, file=sys.stderr, flush=True)
 
 
 def _show(report: Report) -> None:

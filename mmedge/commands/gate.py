@@ -113,8 +113,8 @@ def _summary(found: Outcome) -> str:
     if found.exit_code == 0:
         return f"passed: {said}"
     meaning = {7: "failed: answers are worse", 8: "failed: slower or larger", 9: "inconclusive"}[found.exit_code]
-    advice = "; measure longer: `mmedge profile --gate` does by itself" if found.exit_code == 9 else ""
-    return f"{meaning} (exit {found.exit_code}): {said}{advice}"
+    longer = "\nmeasure longer: `mmedge profile --gate` does by itself" if found.undecided else ""
+    return f"{meaning} (exit {found.exit_code}): {said}{longer if found.exit_code == 9 else ''}"
 
 
 def _show_history(kept: History, run: Run, path: Path) -> None:

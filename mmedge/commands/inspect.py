@@ -42,6 +42,6 @@ def inspect(bundle: Path, /, *, json: bool = False) -> None:
     print(f"pre-processing against the checkpoint's: max abs {manifest.preprocess_max_abs:.2g} before normalising")
     for sample in manifest.golden:
         asked = f" {sample.question!r}" if sample.question else ""
-        print(f"{sample.path}: {sample.task}{asked}: {sample.text}")
+        print(f"{sample.path}: {sample.task}{asked}: {sample.text.strip()}")
     for warning in manifest.warnings:
         print(f"warning: {warning}")

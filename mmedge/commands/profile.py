@@ -256,8 +256,12 @@ def _show(run: Run, json: bool, outcome: Outcome | None) -> int:
             show_outcome(outcome)
         return outcome.exit_code
     others = [ratio for ratio in run.results.ratios if ratio.metric == "answer_ms"]
-    undecided = any(ratio.verdict == "inconclusive" for ratio in others)
-    return INCONCLUSIVE if undecided or not run.validity.ok else 0
+    names = [run.candidates[ratio.c].name for ratio in others if ratio.verdict == "inconclusive"]
+    if names or not run.validity.ok:
+        why = f"of `{names[0]}` it cannot be told" if names else "the run is not valid"
+        print(f"exit {INCONCLUSIVE}: {why}; the reasons are above", file=sys.stderr)
+        return INCONCLUSIVE
+    return 0
 
 
 class ProgressLine:

@@ -37,8 +37,8 @@ def report(
     if not any(wanted.values()):
         wanted["html"] = _beside(run)
     files = {kind: path for kind, path in wanted.items() if path}
-    check_outputs(files, run, force)
     measured = read_run(run)
+    check_outputs(files, run, force)
     for kind, path in files.items():
         write_whole(path, content(kind, measured))
         print(path)

@@ -62,6 +62,11 @@ def check_utf8(path: Path) -> None:
         ) from None
 
 
+def lowered(text: str) -> str:
+    """What others say as it may stand behind a colon; an abbreviation stays as it is."""
+    return text if text[1:2].isupper() else text[:1].lower() + text[1:]
+
+
 def shown(text: str, most: int = 80) -> str:
     """``text`` from a stranger as it may stand in an error message: one short line of printable ASCII."""
     line = ascii(text[:most])[1:-1]

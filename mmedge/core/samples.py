@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from mmedge.core import find
-from mmedge.core.names import readable
+from mmedge.core.names import lowered, readable
 from mmedge.errors import InputError
 
 PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
@@ -148,7 +148,7 @@ def _jsonl_rows(path: Path, text: str) -> Iterator[tuple[int, _Row]]:
             try:
                 yield number, msgspec.json.decode(line, type=_Row)
             except msgspec.DecodeError as error:
-                raise InputError(f"`{path}` line {number}: {_lowered(error)}") from error
+                raise InputError(f"`{path}` line {number}: {lowered(str(error))}") from error
 
 
 def _sample(path: Path, line: int, row: _Row) -> Sample:
@@ -162,8 +162,3 @@ def _sample(path: Path, line: int, row: _Row) -> Sample:
     if missing:
         raise InputError(f"`{path}` line {line}: there is no picture `{image}`")
     return Sample(f"{row.image}, line {line}", image, row.question, row.answer, row.caption)
-
-
-def _lowered(error: Exception) -> str:
-    text = str(error)
-    return text[:1].lower() + text[1:]

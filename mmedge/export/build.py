@@ -70,7 +70,7 @@ class Judgement(NamedTuple):
 
 
 def export(
-    model: str,
+    model: str | None = None,
     *,
     output: Path | str,
     target: str | None = None,
@@ -84,8 +84,8 @@ def export(
 ) -> Report:
     """Export ``model`` (a folder, a Hub name or ``builtin:NAME``) to the bundle ``output``.
 
-    Without ``recipe``, the one that ships for this model is taken if there is one; the other arguments replace single
-    fields of it. ``skip_bad`` is the share of calibration samples that may be unreadable.
+    Without ``recipe``, the one that ships for this model is taken if there is one; the other arguments, and ``model``,
+    replace single fields of it. ``skip_bad`` is the share of calibration samples that may be unreadable.
 
     Raises:
         MmedgeError: its children say what is wrong; nothing is left behind.
@@ -94,12 +94,14 @@ def export(
     if not 0 <= skip_bad < 1:
         raise UsageError(f"`--skip-bad` is {skip_bad:g}, expected a share from 0 to below 1")
     with stages.stage("plan") as note:
-        checkpoint, plan, samples, costs = prepare(
+        checkpoint, plan, samples, costs, found = prepare(
             model, recipe, target=target, precision=precision, calibration=calibration
         )
         if problem := too_large(costs, plan.target):
             raise problem
         check_builder(costs)
+        if found:
+            note(f"recipe {found.stem}")
         note(", ".join(f"{name} {choice.precision}" for name, choice in plan.choices.items()))
     with new_bundle(Path(output), force=force, source=checkpoint.folder) as draft:
         if not checkpoint.weights_bytes:
@@ -108,10 +110,10 @@ def export(
         check_space(Path(output), 3 * checkpoint.weights_bytes)
         work = draft.folder / "work"
         work.mkdir()
-        source = _load(stages, checkpoint, allow_nonfinite)
-        traced = [_trace(stages, plan, source, index, work) for index in range(len(plan.components))]
         judged, rest, few = hold_out(samples)
         examples = make_examples(judged, plan.family.tasks(plan.config), work, skip_bad=skip_bad > 0)
+        source = _load(stages, checkpoint, allow_nonfinite)
+        traced = [_trace(stages, plan, source, index, work) for index in range(len(plan.components))]
         rest = rest or tuple(Sample(example.name, example.picture, example.text) for example in examples)
         feeds, doubts = _calibrate(stages, plan, source, traced, rest, work, skip_bad)
         graphs, warnings = _quantize(stages, plan, traced, feeds, work, draft.folder)

@@ -14,6 +14,7 @@ from mmedge.core.bundle import Graph
 from mmedge.core.ports import CacheShape, Port, Tensors, check_feeds
 from mmedge.core.samples import Sample, doubt_samples
 from mmedge.errors import InputError
+from mmedge.export.examples import SKIP
 
 PLACES = "logits_at"
 """See `core.family.STEP_INPUTS`."""
@@ -216,7 +217,8 @@ def record(
         except InputError as error:
             bad.append(error)
             if len(bad) > skip_bad * len(samples):
-                raise InputError(f"calibration sample `{sample.id}`: {error.message}", hint=error.hint) from error
+                what = f"calibration sample `{sample.id}`: {error.message}"
+                raise InputError(what, hint=error.hint or SKIP) from error
         else:
             answer(request)
     doubts = list(doubt_samples(samples))

@@ -12,6 +12,7 @@ from mmedge.core.names import readable
 from mmedge.core.plan import Plan, make_plan
 from mmedge.core.recipe import Calibration, Recipe, load_recipe
 from mmedge.core.samples import Sample, read_samples
+from mmedge.errors import UsageError
 from mmedge.export.belong import check_belonging
 from mmedge.export.estimate import Estimate, estimate
 from mmedge.export.fetch import find_checkpoint
@@ -26,10 +27,12 @@ class Prepared(NamedTuple):
     samples: tuple[Sample, ...]
     """For calibration."""
     costs: Estimate
+    recipe: Path | None
+    """Where it was found, named or as the one that ships for this model."""
 
 
 def prepare(
-    model: str,
+    model: str | None,
     recipe: Path | str | None = None,
     *,
     target: str | None = None,
@@ -41,30 +44,32 @@ def prepare(
     Raises:
         MmedgeError: its children say what cannot be done.
     """
-    request, beside = choose_recipe(model, recipe, target=target, precision=precision, calibration=calibration)
+    request, path = choose_recipe(model, recipe, target=target, precision=precision, calibration=calibration)
     wanted = find.target(request.target)
     checkpoint = read_checkpoint(find_checkpoint(request.model, request.revision))
     plan = make_plan(request, wanted, checkpoint.family, checkpoint.config)
     check_belonging(checkpoint, plan)
-    samples = read_samples(request.calibration.files, beside) if request.calibration else ()
-    return Prepared(checkpoint, plan, samples, estimate(plan, checkpoint))
+    samples = read_samples(request.calibration.files, path and path.parent) if request.calibration else ()
+    return Prepared(checkpoint, plan, samples, estimate(plan, checkpoint), path)
 
 
 def choose_recipe(
-    model: str,
+    model: str | None,
     recipe: Path | str | None = None,
     *,
     target: str | None = None,
     precision: str | None = None,
     calibration: Path | str | None = None,
 ) -> tuple[Recipe, Path | None]:
-    """The recipe with the given fields replaced, and the folder its calibration files are looked up beside.
+    """The recipe with the given fields replaced, and where it was found; without ``model`` it is the recipe's own.
 
     Precisions are chosen for a device: a recipe that was not asked for by name keeps its own for its own target.
     """
-    path = _recipe_file(recipe) if recipe else _own_recipe(model)
-    request = load_recipe(path) if path else Recipe(name=_name_of(model), model=model)
-    changes: dict[str, Any] = {"model": model}
+    if model is None and recipe is None:
+        raise UsageError("no model is named", hint="a folder, a Hub name, builtin:scenes; or a recipe that names one")
+    path = _recipe_file(recipe) if recipe else _own_recipe(model or "")
+    request = load_recipe(path) if path else Recipe(name=_name_of(model or ""), model=model or "")
+    changes: dict[str, Any] = {"model": model} if model else {}
     if target:
         changes["target"] = target
         if not recipe and find.target(target).name != find.target(request.target).name:
@@ -76,7 +81,7 @@ def choose_recipe(
         changes["calibration"] = msgspec.structs.replace(old, files=str(Path(calibration).resolve()))
     if precision and precision != request.precision:
         changes["accept"] = None
-    return msgspec.structs.replace(request, **changes), path.parent if path else None
+    return msgspec.structs.replace(request, **changes), path
 
 
 def _recipe_file(recipe: Path | str) -> Path:

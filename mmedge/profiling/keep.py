@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from mmedge.core.names import shown
+from mmedge.core.names import lowered, shown
 from mmedge.core.whole_file import write_whole
 from mmedge.errors import InputError, UsageError
 from mmedge.profiling import older
@@ -129,7 +129,7 @@ def _in_our_words(reason: str) -> str:
     """`Expected `object`, got `array`` at the top means that it is something else than a run."""
     if reason.startswith("Expected `object`") and " - at " not in reason:
         return "it is JSON, but not a run of the profiler"
-    return shown(reason[:1].lower() + reason[1:], 200)
+    return shown(lowered(reason), 200)
 
 
 def _check_places(run: Run) -> None:

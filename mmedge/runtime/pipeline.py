@@ -54,8 +54,10 @@ class Answer(Struct, frozen=True):
     """``stop`` when the model ended it, ``length`` at the limit."""
     stages_ms: dict[str, float]
     """``read``, ``decode`` (file to pixels), ``preprocess``, ``encode``, ``prefill``, ``decode_loop``, ``detokenise``:
-    milliseconds."""
+    milliseconds; of answers that were made ``together``, this one's share."""
     warnings: tuple[str, ...] = ()
+    together: int = 1
+    """How many answers were made at once."""
 
 
 class Pipeline:
@@ -176,6 +178,7 @@ class Pipeline:
                 "length" if len(tokens) >= most else "stop",
                 shares,
                 picture.warnings,
+                len(pictures),
             )
             for tokens, most, picture in zip(found, limits, seen, strict=True)
         ]

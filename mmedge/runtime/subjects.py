@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -25,12 +25,11 @@ def apart(subjects: Subject | Sequence[Subject]) -> tuple[list[Source], Video]:
     Raises:
         InputError: there are several videos.
     """
-    if isinstance(subjects, (str, bytes, Path, np.ndarray, Picture, Video)):
-        subjects = (subjects,)
-    videos = [each for each in subjects if isinstance(each, Video)]
+    given: Sequence[Any] = subjects if isinstance(subjects, (list, tuple)) else (subjects,)
+    videos = [each for each in given if isinstance(each, Video)]
     if len(videos) > 1:
         raise InputError(f"a question is about at most one video, got {len(videos)}")
-    return [each for each in subjects if not isinstance(each, Video)], videos[0] if videos else Video(())
+    return [each for each in given if not isinstance(each, Video)], videos[0] if videos else Video(())
 
 
 def look(picture: Source, clock: Clock | None = None, *, reject_animated: bool = False) -> Picture:
@@ -46,6 +45,11 @@ def look(picture: Source, clock: Clock | None = None, *, reject_animated: bool =
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
             raise InputError(f"a picture as an array is uint8 [height, width, 3], got {picture.dtype} {picture.shape}")
         return Picture(picture)
+    if not isinstance(picture, (bytes, str, Path)):
+        raise InputError(
+            f"a picture is a path, the bytes of a file, or pixels, got {type(picture).__name__}",
+            hint='of a PIL image: numpy.asarray(image.convert("RGB"))',
+        )
     with clock.stage("read"):
         data = picture if isinstance(picture, bytes) else read_picture(Path(picture))
     with clock.stage("decode"):

@@ -35,6 +35,9 @@ class TestEveryTarget:
     def test_names_an_engine_for_each_role(self, target):
         assert target.backends.keys() == {"tower", "decode"}
 
+    def test_takes_a_precision_by_itself_that_it_has(self, target):
+        assert target.precision in (*target.precisions, *target.presets)
+
     def test_has_precisions_that_exist(self, target):
         assert set(target.precisions) <= set(PRECISIONS)
 

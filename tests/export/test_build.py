@@ -15,6 +15,7 @@ from PIL import Image
 
 from mmedge import cli
 from mmedge.core.bundle import open_bundle
+from mmedge.errors import UsageError
 from mmedge.export import estimate
 from mmedge.export.prepare import choose_recipe
 
@@ -185,8 +186,14 @@ def test_a_model_is_named_after_its_folder(tmp_path, monkeypatch):
 
 
 def test_the_recipe_that_ships_for_a_model_is_taken():
-    recipe, beside = choose_recipe("builtin:scenes")
-    assert recipe.name == "scenes" and recipe.calibration and (beside / "scenes.toml").exists()
+    recipe, path = choose_recipe("builtin:scenes")
+    assert recipe.name == "scenes" and recipe.calibration and path.name == "scenes.toml"
+
+
+def test_without_a_model_it_is_the_recipes_own():
+    assert choose_recipe(None, "scenes")[0].model == "builtin:scenes"
+    with pytest.raises(UsageError, match="no model is named"):
+        choose_recipe(None)
 
 
 def test_options_replace_fields_of_the_recipe(tmp_path):
@@ -196,8 +203,8 @@ def test_options_replace_fields_of_the_recipe(tmp_path):
         '[calibration]\nfiles = "pictures"\nsamples = 9\nmethod = "entropy"\n'
         '[[component]]\nname = "encoder"\nprecision = "int8"\nkeep = ["a"]\n'
     )
-    recipe, beside = choose_recipe("other", path, target="jetson", calibration="mine")
-    assert (recipe.model, recipe.target, beside) == ("other", "jetson", tmp_path)
+    recipe, found = choose_recipe("other", path, target="jetson", calibration="mine")
+    assert (recipe.model, recipe.target, found) == ("other", "jetson", path)
     assert recipe.calibration.files == str(Path("mine").resolve()) and recipe.calibration.method == "entropy"
     assert recipe.component and recipe.accept
     recipe, _ = choose_recipe("other", path, precision="float32")

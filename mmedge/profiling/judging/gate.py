@@ -168,16 +168,17 @@ def _finding(number: int, rule: Rule, name: str, found: Evidence, bias: float, q
         at_least=at_least,
         at_most=at_most,
         outcome=word,
-        reason=found.lacks or (_why_open(found, at_least, at_most, bias) if word == "inconclusive" else ""),
+        reason=found.lacks or (_why_open(found, at_least, at_most, bias, quality) if word == "inconclusive" else ""),
         quality=quality,
         fails=fails,
     )
 
 
-def _why_open(found: Evidence, at_least: float | None, at_most: float | None, bias: float) -> str:
+def _why_open(found: Evidence, at_least: float | None, at_most: float | None, bias: float, quality: bool) -> str:
     if _judged(found, at_least, at_most, 0.0) == "broken":
         return f"the baseline differs from itself by up to {bias:.1%}"
-    return "the interval lies on both sides of the bound"
+    advice = "; more inputs narrow it, not more time" if quality else ""
+    return f"the interval lies on both sides of the bound{advice}"
 
 
 def _judged(found: Evidence, at_least: float | None, at_most: float | None, bias: float) -> Word:
