@@ -61,12 +61,12 @@ def held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def out_of_their_way(work: Callable[[], Result]) -> Result:
-    """What ``work`` returns or raises, for work that no exception may interrupt just anywhere: it has a thread of its
-    own, while this one waits for it, the only one in which signals raise.
+def in_its_own_thread(work: Callable[[], Result]) -> Result:
+    """What ``work`` returns or raises, for work that no exception may interrupt just anywhere: signals raise in the
+    main thread alone, which waits for it.
 
-    Then the work goes on to its end with nobody waiting for it, so it must not touch files. A process that ends by
-    `sys.exit` lets it finish; the command line leaves at once.
+    Interrupted, the work goes on to its end with nobody waiting for it. So it must not touch files, and must itself
+    undo what it does to the process. A process that ends by `sys.exit` lets it finish; the command line leaves at once.
     """
     pool = ThreadPoolExecutor(1)
     try:

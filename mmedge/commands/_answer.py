@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mmedge.core.bundle import Bundle
     from mmedge.media.image import Picture
     from mmedge.media.video import Video
+    from mmedge.runtime.clock import Clock
     from mmedge.runtime.pick import Pick
     from mmedge.runtime.pipeline import Answer, Piece, Pipeline
 
@@ -78,12 +79,12 @@ def answer_all(bundle: Path, pictures: Sequence[str], job: Job) -> int:
 
     if job.resume and not job.output:
         raise UsageError("no file is named that could be resumed", hint="-o answers.jsonl --resume")
-    names = list(expand(pictures) if job.frames is None else pictures)
+    names = list(expand(pictures)) if job.frames is None else _videos(pictures, job.frames)
     opened = open_bundle(bundle)
     check_task(job.task, opened.manifest.tasks)
     if not job.output:
         return _run(opened, names, job, Printer(job.options.json, several=len(names) > 1))
-    about = {"digest": opened.digest, "task": job.task, "prompt": job.text}
+    about = {"digest": opened.digest, "task": job.task, "prompt": job.text, "frames": job.frames}
     with keep_answers(job.output, about, resume=job.resume) as kept:
         left = [name for name in names if name == STDIN or readable(name) not in kept.known]
         return _run(opened, left, job, Keeper(kept, len(names), len(names) - len(left), json=job.options.json))
@@ -117,29 +118,34 @@ def _answers(
     pipeline: Pipeline, job: Job, names: Sequence[str], pick: Pick, show: Callable[[str, Piece], None]
 ) -> Iterator[tuple[str, Answer | InputError]]:
     """Each picture with its answer or what is wrong with it, in order."""
+    from mmedge.runtime.clock import Clock
+
     for name in names:
+        clock = Clock()
         try:
             yield (
                 name,
                 pipeline.answer(
                     job.task,
-                    _subject(name, job),
+                    _subject(name, job, clock),
                     job.text,
                     pick=pick,
                     limit=job.options.max_tokens,
                     show=partial(show, name),
                     reject_animated=job.options.animated == "reject",
+                    clock=clock,
                 ),
             )
         except InputError as error:
             yield name, error
 
 
-def _subject(name: str, job: Job) -> str | bytes | Video:
+def _subject(name: str, job: Job, clock: Clock) -> str | bytes | Video:
     from mmedge.media.video import read_video
 
     if job.frames is not None:
-        return read_video(name, job.frames)
+        with clock.stage("decode"):
+            return read_video(name, job.frames)
     return _read_stdin() if name == STDIN else name
 
 
@@ -184,6 +190,25 @@ def check_task(task: str, tasks: Sequence[str]) -> None:
         raise UsageError(f"this bundle cannot `{task}`", hint=f"it can: {', '.join(tasks)}")
 
 
+def _videos(names: Sequence[str], frames: int) -> list[str]:
+    """
+    Raises:
+        UsageError: an option that does not exist is among them, or standard input, or there is nothing to look at.
+    """
+    if frames < 1:
+        raise UsageError(f"--frames is {frames}, it must be at least 1")
+    for name in names:
+        _check_no_option(name)
+        if name == STDIN:
+            raise UsageError("a video cannot come from standard input", hint="name a file, or a folder of frames")
+    return list(names)
+
+
+def _check_no_option(name: str) -> None:
+    if name.startswith("-") and name != STDIN:
+        raise UsageError(f"unknown option: {name}", hint=f"--help lists the options; a file of this name is ./{name}")
+
+
 def expand(pictures: Sequence[str]) -> Iterator[str]:
     """Folders become the pictures inside them, in order of their names.
 
@@ -194,10 +219,7 @@ def expand(pictures: Sequence[str]) -> Iterator[str]:
     from mmedge.core.samples import PICTURES
 
     for name in pictures:
-        if name.startswith("-") and name != STDIN:
-            raise UsageError(
-                f"unknown option: {name}", hint=f"--help lists the options; a file of this name is ./{name}"
-            )
+        _check_no_option(name)
         if name != STDIN and os.path.isdir(name):  # False too if it cannot be told
             inside = sorted(str(path) for path in Path(name).rglob("*") if path.suffix.lower() in PICTURES)
             if not inside:

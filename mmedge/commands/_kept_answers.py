@@ -22,7 +22,7 @@ BEGINNING = b'{"picture":'
 class KeptAnswers:
     """A file that answers are added to."""
 
-    def __init__(self, path: Path, file: BinaryIO, about: Mapping[str, str | None], known: set[str]) -> None:
+    def __init__(self, path: Path, file: BinaryIO, about: Mapping[str, object], known: set[str]) -> None:
         self.path = path
         self.known = known
         """Pictures with an answer of the same bundle to the same text."""
@@ -41,12 +41,13 @@ class _Line(Struct):
     digest: str
     task: str
     prompt: str | None = None
+    frames: int | None = None
 
 
 @contextmanager
-def keep_answers(path: Path, about: Mapping[str, str | None], *, resume: bool) -> Iterator[KeptAnswers]:
-    """Open the file ``path`` to add answers; ``about`` has the bundle's digest, the task and the text, which every line
-    says.
+def keep_answers(path: Path, about: Mapping[str, object], *, resume: bool) -> Iterator[KeptAnswers]:
+    """Open the file ``path`` to add answers; ``about`` has the bundle's digest, the task, the text and the frames of a
+    video that are looked at, which every line says.
 
     Raises:
         UsageError: it has answers and none of them shall be resumed, or something else; or it cannot be written.
@@ -59,7 +60,7 @@ def keep_answers(path: Path, about: Mapping[str, str | None], *, resume: bool) -
         yield KeptAnswers(path, file, about, _known(path, file, about))
 
 
-def _known(path: Path, file: BinaryIO, about: Mapping[str, str | None]) -> set[str]:
+def _known(path: Path, file: BinaryIO, about: Mapping[str, object]) -> set[str]:
     """Pictures that are answered; an end without a line break, left by a crash, is cut off."""
     known: set[str] = set()
     file.seek(0)

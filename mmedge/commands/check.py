@@ -46,8 +46,8 @@ def check(
                 raise UsageError(f"`--{name}` is for a model, and `{model}` is a bundle, which is exported already")
         return check_files(Path(model), target, length, json)
 
-    if length is not None:
-        raise UsageError("`--length` is for a bundle, and this is a model", hint="export it first")
+    if length is not None and model:
+        raise UsageError(f"`--length` is for a bundle, and `{model}` is a model", hint="export it first")
 
     with needs("export"):
         from mmedge.export.estimate import too_large

@@ -256,10 +256,10 @@ def _show(run: Run, json: bool, outcome: Outcome | None) -> int:
             show_outcome(outcome)
         return outcome.exit_code
     others = [ratio for ratio in run.results.ratios if ratio.metric == "answer_ms"]
-    names = [run.candidates[ratio.c].name for ratio in others if ratio.verdict == "inconclusive"]
+    names = [f"`{run.candidates[ratio.c].name}`" for ratio in others if ratio.verdict == "inconclusive"]
     if names or not run.validity.ok:
-        why = f"of `{names[0]}` it cannot be told" if names else "the run is not valid"
-        print(f"exit {INCONCLUSIVE}: {why}; the reasons are above", file=sys.stderr)
+        why = f"how fast {', '.join(names)} is cannot be told" if names else "the run is not valid"
+        print(f"exit {INCONCLUSIVE}: {why}", file=sys.stderr)
         return INCONCLUSIVE
     return 0
 

@@ -85,7 +85,8 @@ def export(
     """Export ``model`` (a folder, a Hub name or ``builtin:NAME``) to the bundle ``output``.
 
     Without ``recipe``, the one that ships for this model is taken if there is one; the other arguments, and ``model``,
-    replace single fields of it. ``skip_bad`` is the share of calibration samples that may be unreadable.
+    replace single fields of it. ``skip_bad`` is the share of calibration samples that may be unreadable. Interrupted,
+    torch may go on tracing in the background for a while; a later export waits for that.
 
     Raises:
         MmedgeError: its children say what is wrong; nothing is left behind.

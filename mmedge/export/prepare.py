@@ -65,10 +65,10 @@ def choose_recipe(
 
     Precisions are chosen for a device: a recipe that was not asked for by name keeps its own for its own target.
     """
-    if model is None and recipe is None:
+    if not (model or recipe):
         raise UsageError("no model is named", hint="a folder, a Hub name, builtin:scenes; or a recipe that names one")
-    path = _recipe_file(recipe) if recipe else _own_recipe(model or "")
-    request = load_recipe(path) if path else Recipe(name=_name_of(model or ""), model=model or "")
+    path = _recipe_file(recipe) if recipe else _own_recipe(str(model))
+    request = load_recipe(path) if path else Recipe(name=_name_of(str(model)), model=str(model))
     changes: dict[str, Any] = {"model": model} if model else {}
     if target:
         changes["target"] = target

@@ -3,7 +3,8 @@
 Upstream calls that exporter experimental, and it carries patches for torch and onnxscript that plain
 ``torch.onnx.export`` lacks; so it comes first, and the plain one is the fall-back that is reported.
 
-Both run out of the way of signals: torch's C++ aborts the process where an exception leaves a tracing mode behind.
+Both run in a thread of their own: where a signal's exception leaves one of torch's tracing modes behind, its C++ aborts
+the process. Tracing goes on in the background then, and the next one waits for it: both patch torch.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import inspect
 import io
 import logging
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
@@ -26,10 +28,12 @@ from mmedge.errors import ModelError
 from mmedge.export.cache import make_cache
 from mmedge.export.lower import OLDEST, lower
 from mmedge.export.naming import name_nodes
-from mmedge.signals import out_of_their_way
+from mmedge.signals import in_its_own_thread
 
 ATTENTION_OPSET = 23
 """Attention is one operator from here on."""
+
+_ONE_AT_A_TIME = threading.Lock()
 
 SAMPLE_SIZES = {"past": 3, "total": 7, "asked": 2, "batch": 3}
 """Sizes that vary are traced with numbers found nowhere else in a model, so that none is taken for a constant."""
@@ -81,13 +85,18 @@ def trace(component: Component, model: torch.nn.Module, opset: int) -> onnx_ir.M
     module = TracedComponent(component, model).eval()
     sample = {_parameter(port): sample_tensor(port) for port in module.inputs}
     shapes = _dynamic_shapes(module.inputs)
-    with _quiet(), nullcontext() if opset >= ATTENTION_OPSET else _spelled_attention():
-        written = max(opset, OLDEST)
-        try:
-            program = out_of_their_way(lambda: _transformers_export(module, sample, shapes, written))
-        except Exception as first:  # an exporter raises whatever torch or one of its patches raises
-            logging.getLogger(__name__).warning("`%s` falls back to torch.onnx.export: %s", component.name, first)
-            program = out_of_their_way(lambda: _torch_export(module, sample, shapes, written))
+    written = max(opset, OLDEST)
+
+    def exported() -> onnx_ir.Model:
+        with _ONE_AT_A_TIME, nullcontext() if opset >= ATTENTION_OPSET else _spelled_attention():
+            try:
+                return _transformers_export(module, sample, shapes, written)
+            except Exception as first:  # an exporter raises whatever torch or one of its patches raises
+                logging.getLogger(__name__).warning("`%s` falls back to torch.onnx.export: %s", component.name, first)
+                return _torch_export(module, sample, shapes, written)
+
+    with _quiet():  # in this thread, so that an error can be printed while tracing goes on
+        program = in_its_own_thread(exported)
     _spell_ports(program.graph.inputs, module.inputs)
     _spell_ports(program.graph.outputs, module.outputs)
     name_nodes(program.graph)

@@ -9,9 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mmedge import load, read_video
 from mmedge.core.bundle import open_bundle
-from mmedge.errors import InputError
 
 slow = pytest.mark.slow
 
@@ -201,11 +199,10 @@ def test_a_model_that_looks_at_pictures_alone_refuses_a_video(mmedge, captioner,
 @slow
 def test_of_a_video_at_least_one_frame_is_looked_at(mmedge, captioner, pictures):
     shown = mmedge("caption", captioner, pictures, "--frames", 0)
-    assert shown == (2, "", "error: 0 frames of a video are asked for, it must be at least 1\n")
+    assert shown == (2, "", "error: --frames is 0, it must be at least 1\n")
 
 
-@slow
-def test_two_videos_in_one_question_are_refused(captioner, pictures):
-    video = read_video(pictures, 2)
-    with load(captioner) as pipeline, pytest.raises(InputError, match="at most one video, got 2"):
-        pipeline.answer("caption", [video, video])
+@pytest.mark.parametrize("name,message", [("--max-token", "unknown option: --max-token"), ("-", "standard input")])
+def test_what_is_no_video_among_videos_is_a_usage_error(mmedge, tmp_path, name, message):
+    shown = mmedge("caption", tmp_path, "clip.mp4", name, "--frames", 4)
+    assert shown.code == 2 and message in shown.err

@@ -98,3 +98,9 @@ def test_two_processes_do_not_add_to_one_file(path):
 def test_a_folder_is_no_place_for_answers(tmp_path):
     with pytest.raises(UsageError, match="it is a folder"):
         kept(tmp_path)
+
+
+def test_answers_about_other_frames_of_a_video_are_not_taken_for_this_one(path):
+    kept(path, "walk.gif", frames=None)
+    assert kept(path, resume=True, frames=None) == {"walk.gif"}
+    assert kept(path, resume=True, frames=8) == set()
