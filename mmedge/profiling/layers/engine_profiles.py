@@ -18,7 +18,7 @@ from mmedge.core.bundle import Bundle, Graph
 from mmedge.core.onnx_graph import OnnxGraph, read_graph
 from mmedge.errors import BackendError
 from mmedge.profiling.layers.costs import VIEWS
-from mmedge.profiling.layers.recorded import STAGES, Recorded, Runner, engines_of
+from mmedge.profiling.layers.recorded import STAGES, Recorded, Runner, engines_of, runs_in
 from mmedge.runtime.ready import ready
 
 LEAST_S = 1.0
@@ -74,7 +74,7 @@ def engine_profile(
     names = {graph.component: engines[graph.component].name for graph in graphs}
     what = f"{bundle.path.name} on {'+'.join(dict.fromkeys(names.values()))}"
     say(f"{what}: time of the whole")
-    steps = float(np.mean([len(each.written) for each in asked]))
+    counts = {stage: runs_in(stage, asked) for stage in STAGES}
     stages = stages_us(bundle, engines, threads, asked)
     say(f"{what}: time of each node")
     profiled = {
@@ -83,37 +83,38 @@ def engine_profile(
         )
         for graph in graphs
     }
-    with Runner(graphs, lambda graph: profiled[graph.component]) as runner:
+    with Runner(bundle, lambda graph: profiled[graph.component], graphs) as runner:
         _repeat(runner, asked)
         found = {
-            name: kernels_of(name, [stage for stage, _ in each.runs], profiled[name].node_times(), steps)
+            name: kernels_of(name, [stage for stage, _ in each.runs], profiled[name].node_times(), counts)
             for name, each in runner.sessions.items()
         }
-    return _scaled(bundle, graphs, names, found, stages, steps)
+    return _scaled(bundle, graphs, names, found, stages, counts["decode_loop"])
 
 
 def stages_us(
     bundle: Bundle, engines: Mapping[str, Backend], threads: int, asked: Sequence[Recorded]
 ) -> dict[tuple[str, str], float]:
-    """What each component takes in each stage of an answer, microseconds, the steps of an answer together."""
+    """What each component takes in each stage of an answer, microseconds, its looks and steps together."""
     options = bundle.manifest.target.options
 
     def opened(graph: Graph) -> Session:
         engine = engines[graph.component]
         return engine.open(graph, ready(bundle, graph, engine), threads, options)
 
-    steps = float(np.mean([len(each.written) for each in asked]))
-    with Runner(bundle.manifest.graphs, opened) as runner:
+    with Runner(bundle, opened) as runner:
         _repeat(runner, asked)
         return {
-            (name, stage): each.median_us(stage) * (steps if stage == "decode_loop" else 1)
+            (name, stage): each.median_us(stage) * runs_in(stage, asked)
             for name, each in runner.sessions.items()
             for stage in STAGES
         }
 
 
-def kernels_of(component: str, stages: Sequence[str], runs: Sequence[Sequence[NodeTime]], steps: float) -> list[Kernel]:
-    """What each node takes in an answer: the median of a run of each stage, times the runs of that stage."""
+def kernels_of(
+    component: str, stages: Sequence[str], runs: Sequence[Sequence[NodeTime]], counts: Mapping[str, float]
+) -> list[Kernel]:
+    """What each node takes in an answer: the median of a run of each stage, times how often that runs (``counts``)."""
     times: dict[tuple[str, int], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     nodes: dict[tuple[str, int], NodeTime] = {}
     for stage, run in zip(stages, runs, strict=True):
@@ -123,7 +124,6 @@ def kernels_of(component: str, stages: Sequence[str], runs: Sequence[Sequence[No
             seen[node.node] += 1
             nodes.setdefault(key, node)
             times[key][stage].append(node.us)
-    counts = {"encode": 1.0, "prefill": 1.0, "decode_loop": steps}
     return [
         Kernel(
             component,

@@ -150,7 +150,7 @@ def _runner(bundle: Bundle, component: str, names: tuple[str, ...]) -> Runner:
     graphs = bundle.manifest.graphs
     once = [graph.component for graph in Engine(graphs, {}).once]
     needed = graphs[: once.index(component) + 1] if component in once else graphs
-    return Runner(needed, opened)
+    return Runner(bundle, opened, needed)
 
 
 def _shown(runner: Runner, component: str, asked: Recorded) -> list[Tensors]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +21,7 @@ from mmedge.media.image import decode_picture, read_picture
 from mmedge.media.text import Tokenizer
 from mmedge.runtime.choose import choose
 from mmedge.runtime.decode import read_answer, read_prompt
-from mmedge.runtime.engine import Arrange, Engine
+from mmedge.runtime.engine import Engine, arranging
 from mmedge.runtime.golden import LIMIT, record
 from mmedge.runtime.pipeline import open_pipeline
 
@@ -55,6 +55,14 @@ def recorded_of(bundle: Bundle, pictures: Sequence[tuple[Path, str | None]] = ()
         Recorded(golden.path, _prepared(bundle, bundle.read(f"{golden.path}/picture.png"), golden), golden.tokens)
         for golden in bundle.manifest.golden[:MOST]
     )
+
+
+def runs_in(stage: str, asked: Sequence[Recorded]) -> float:
+    """How often a graph runs in a stage of an answer, on average: once for each look, and for each step."""
+    if stage == "prefill":
+        return 1.0
+    looks = stage == "encode"
+    return float(np.mean([max(1, len(each.prompt.looks)) if looks else len(each.written) for each in asked]))
 
 
 def prompt_of(bundle: Bundle, picture: Path, text: str | None) -> Prompt:
@@ -121,11 +129,13 @@ class Timed:
 
 
 class Runner:
-    """The graphs of a bundle, fed with recorded answers."""
+    """Graphs of a bundle, all unless told otherwise, fed with recorded answers."""
 
     def __init__(
-        self, graphs: Iterable[Graph], opened: Callable[[Graph], Session], arrange: Arrange | None = None
+        self, bundle: Bundle, opened: Callable[[Graph], Session], graphs: Sequence[Graph] | None = None
     ) -> None:
+        manifest = bundle.manifest
+        graphs = manifest.graphs if graphs is None else graphs
         self.sessions: dict[str, Timed] = {}
         try:
             for graph in graphs:
@@ -133,6 +143,7 @@ class Runner:
         except BaseException:
             self.close()
             raise
+        arrange = arranging(find.family(manifest.family), manifest.config)
         self._engine = Engine(graphs, dict(self.sessions), arrange)
 
     def answer(self, asked: Recorded, *, counted: bool = True, until: str = "") -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import reduce
 from typing import NamedTuple
 
 from mmedge.backends.onnxruntime import BACKEND
@@ -36,7 +37,7 @@ class Reference(NamedTuple):
         if not runs or (stage == "decode_loop" and not steps):
             return None
         if stage != "decode_loop":
-            return runs[0]
+            return reduce(lambda one, two: _sum(int.__add__, one, two), runs)  # a tower runs for each look
         first, second = runs[0], runs[min(1, len(runs) - 1)]
         return _sum(lambda one, two: steps * one + (two - one) * steps * (steps - 1) // 2, first, second)
 
@@ -50,7 +51,7 @@ def reference(bundle: Bundle, asked: Recorded) -> Reference:
     graphs = bundle.manifest.graphs
     read = {graph.component: read_graph(bundle.read(graph.file)) for graph in graphs}
     plain = {graph.component: BACKEND.open_plain(graph, bundle.file(graph.file)) for graph in graphs}
-    with Runner(graphs, lambda graph: plain[graph.component]) as runner:
+    with Runner(bundle, lambda graph: plain[graph.component]) as runner:
         runner.answer(asked._replace(written=asked.written[:_STEPS]))
         runs: dict[str, list[tuple[str, Run]]] = {}
         sizes: dict[str, dict[str, int]] = {}

@@ -20,13 +20,13 @@ def kernel(names: str, us: float = 1.0, node: str = "k") -> Kernel:
 def test_an_answer_is_its_prefill_and_as_many_steps_as_it_has():
     runs = [[NodeTime("a", "Add", ("a",), us)] for us in (99.0, 10.0, 1.0, 3.0, 2.0)]
     stages = ["", "prefill", "decode_loop", "decode_loop", "decode_loop"]
-    (found,) = kernels_of("decoder", stages, runs, steps=5.0)
+    (found,) = kernels_of("decoder", stages, runs, {"encode": 1.0, "prefill": 1.0, "decode_loop": 5.0})
     assert found.us == 10.0 + 5 * 2.0, "the median step; what warms up does not count"
 
 
 def test_kernels_of_the_same_name_in_a_run_are_different_ones():
     run = [NodeTime("Gelu", "Gelu", ("a",), 1.0), NodeTime("Gelu", "Gelu", ("b",), 2.0)]
-    found = kernels_of("encoder", ["encode", "encode"], [run, run], steps=0.0)
+    found = kernels_of("encoder", ["encode", "encode"], [run, run], {"encode": 1.0})
     assert [(each.onnx_names, each.us) for each in found] == [(("a",), 1.0), (("b",), 2.0)]
 
 
