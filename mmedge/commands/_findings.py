@@ -48,6 +48,8 @@ def _print_json(name: str, target: Target, findings: Findings) -> None:
 
 
 def _show(name: str, target: Target, findings: Findings) -> None:
+    from textwrap import fill
+
     from mmedge.commands._table import show_table
 
     print(f"bundle  {name}: {', '.join(findings.graphs)}")
@@ -60,7 +62,7 @@ def _show(name: str, target: Target, findings: Findings) -> None:
     _show_float16(findings)
     _show_memory("to build", findings.memory.build, findings.memory.build_mib, target)
     _show_memory("to run", findings.memory.run, findings.memory.run_mib, target)
-    print(findings.summary)
+    print(fill(findings.summary, 80, break_on_hyphens=False))
 
 
 def _show_float16(findings: Findings) -> None:

@@ -12,6 +12,8 @@ def inspect(bundle: Path, /, *, json: bool = False) -> None:
         bundle: A folder that `mmedge export` wrote.
         json: Print the whole manifest as JSON.
     """
+    from textwrap import fill
+
     import msgspec
 
     from mmedge.commands._table import show_table
@@ -44,4 +46,4 @@ def inspect(bundle: Path, /, *, json: bool = False) -> None:
         asked = f" {sample.question!r}" if sample.question else ""
         print(f"{sample.path}: {sample.task}{asked}: {sample.text.strip()}")
     for warning in manifest.warnings:
-        print(f"warning: {warning}")
+        print(fill(f"warning: {warning}", 80, subsequent_indent="  ", break_on_hyphens=False))
