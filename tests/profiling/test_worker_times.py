@@ -13,6 +13,7 @@ from mmedge.core.ports import Port
 from mmedge.media.text import Tokenizer
 from mmedge.profiling.messages import Ask, Load, read_reply, send
 from mmedge.profiling.worker import Worker
+from mmedge.runtime import clock as stages
 from mmedge.runtime import pipeline as runtime
 from mmedge.runtime.engine import Engine
 from mmedge.runtime.pipeline import Pipeline
@@ -40,7 +41,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch) -> Clock:
     clock = Clock()
-    for module in (runtime, backend):
+    for module in (runtime, stages, backend):
         monkeypatch.setattr(module, "time", clock)
     return clock
 
