@@ -256,12 +256,20 @@ def _show(run: Run, json: bool, outcome: Outcome | None) -> int:
             show_outcome(outcome)
         return outcome.exit_code
     others = [ratio for ratio in run.results.ratios if ratio.metric == "answer_ms"]
-    names = [f"`{run.candidates[ratio.c].name}`" for ratio in others if ratio.verdict == "inconclusive"]
-    if names or not run.validity.ok:
-        why = f"how fast {', '.join(names)} is cannot be told" if names else "the run is not valid"
-        print(f"exit {INCONCLUSIVE}: {why}", file=sys.stderr)
+    open_ones = [ratio.c for ratio in others if ratio.verdict == "inconclusive"]
+    if open_ones or not run.validity.ok:
+        print(f"exit {INCONCLUSIVE}: {_why(run, open_ones)}", file=sys.stderr)
         return INCONCLUSIVE
     return 0
+
+
+def _why(run: Run, inconclusive: list[int]) -> str:
+    names = [f"`{run.candidates[c].name}`" for c in inconclusive if c < len(run.candidates) - 1]
+    if names:
+        return f"how fast {', '.join(names)} is beside the first cannot be told"
+    if inconclusive:
+        return "the first does not come out as fast as itself: the machine is too busy"
+    return "the run is not valid"
 
 
 class ProgressLine:

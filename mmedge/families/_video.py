@@ -26,6 +26,18 @@ USUAL = {
 """Settings of whole frames where a checkpoint does not say otherwise."""
 
 
+def refuse(request: Request) -> None:
+    """For families that look at no video.
+
+    Raises:
+        InputError: there is one.
+    """
+    if request.frames:
+        raise InputError(
+            "this model looks at pictures, not at videos", hint="leave out --frames, or name single frames"
+        )
+
+
 def settings(config: Config) -> Config:
     """What the checkpoint says of videos; what it says of pictures where it says nothing of these."""
     said: Config = config.get("video") or config["image"]

@@ -18,6 +18,7 @@ import numpy as np
 from mmedge.core.family import Cache, Component, Config, Family, Prompt, Request
 from mmedge.core.ports import CacheShape, Port, Span
 from mmedge.errors import InputError
+from mmedge.families import _video
 from mmedge.media.image import preprocess
 
 if TYPE_CHECKING:
@@ -64,8 +65,7 @@ def components(config: Config) -> tuple[Component, ...]:
 
 def prepare(config: Config, tokenizer: Tokenizer, request: Request) -> Prompt:
     """The picture as the checkpoint's processor makes it, and the text as `generate` of `transformers` reads it."""
-    if request.frames:
-        raise InputError("this model looks at pictures, not at videos")
+    _video.refuse(request)
     if len(request.images) != 1:
         raise InputError(f"this model looks at one picture at a time, got {len(request.images)}")
     text = config["model"]["text_config"]

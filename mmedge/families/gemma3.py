@@ -15,9 +15,10 @@ import numpy as np
 
 from mmedge.core.family import Component, Config, Family, Prompt, Request
 from mmedge.core.ports import Port, Tensors
-from mmedge.errors import InputError, ModelError
+from mmedge.errors import ModelError
 from mmedge.families import _decoder_only as shared
 from mmedge.families import _layers as layers
+from mmedge.families import _video
 from mmedge.media.image import preprocess
 
 if TYPE_CHECKING:
@@ -74,8 +75,7 @@ def rows_of_a_picture(config: Config) -> int:
 
 def prepare(config: Config, tokenizer: Tokenizer, request: Request) -> Prompt:
     """Squares and tokens as the checkpoint's processor makes them."""
-    if request.frames:
-        raise InputError("this model looks at pictures, not at videos")
+    _video.refuse(request)
     pictures = shared.pictures_of(request)
     looks = [{"pixel_values": preprocess(picture, _settings(config))} for picture in pictures]
     prompt = shared.prompt(config, tokenizer, request, [_written(config)] * len(pictures), looks)

@@ -13,9 +13,10 @@ import numpy as np
 
 from mmedge.core.family import Component, Config, Family, Prompt, Request
 from mmedge.core.ports import Port, Tensors
-from mmedge.errors import InputError, ModelError
+from mmedge.errors import ModelError
 from mmedge.families import _decoder_only as shared
 from mmedge.families import _layers as layers
+from mmedge.families import _video
 from mmedge.media.image import preprocess
 
 if TYPE_CHECKING:
@@ -62,8 +63,7 @@ def rows_of_a_picture(config: Config) -> int:
 
 def prepare(config: Config, tokenizer: Tokenizer, request: Request) -> Prompt:
     """Pictures and tokens as the checkpoint's processor makes them."""
-    if request.frames:
-        raise InputError("this model looks at pictures here, not at videos")
+    _video.refuse(request)
     looks = [{"pixel_values": _numbers(picture, config["image"])} for picture in shared.pictures_of(request)]
     text = config["text"]["image_token"] * rows_of_a_picture(config)
     return shared.prompt(config, tokenizer, request, [text] * len(looks), looks)

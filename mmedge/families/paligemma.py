@@ -19,6 +19,7 @@ from mmedge.core.ports import Port
 from mmedge.errors import InputError
 from mmedge.families import _decoder_only as shared
 from mmedge.families import _layers as layers
+from mmedge.families import _video
 from mmedge.media.chat import Piece
 from mmedge.media.image import preprocess
 
@@ -79,8 +80,7 @@ def told(text: str | None) -> tuple[str, str]:
 
 
 def _refuse_unknown(request: Request) -> None:
-    if request.frames:
-        raise InputError("this model looks at pictures, not at videos")
+    _video.refuse(request)
     if request.earlier:
         raise InputError("this model cannot go on with a conversation", hint="ask one question at a time")
     if not request.images:
