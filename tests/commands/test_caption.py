@@ -193,7 +193,11 @@ def test_after_a_kill_each_picture_is_answered_once(mmedge, captioner, pictures,
 @slow
 def test_a_model_that_looks_at_pictures_alone_refuses_a_video(mmedge, captioner, pictures):
     shown = mmedge("caption", captioner, pictures, "--frames", 2)
-    assert shown == (3, "", "error: this model looks at pictures, not at videos\n\nhint: leave out --frames, or name its frames\n")
+    assert shown == (
+        3,
+        "",
+        "error: this model looks at pictures, not at videos\n\nhint: leave out --frames, or name its frames\n",
+    )
 
 
 @slow
