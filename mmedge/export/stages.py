@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -45,7 +44,6 @@ class Stages:
         self.done.append(stage)
         if self.watcher:
             self.watcher.end(stage)
-        gc.collect()  # graphs refer to themselves, and each of their tensors maps the whole file it lies in
 
 
 def _reset_peak() -> None:
