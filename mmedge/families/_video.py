@@ -33,9 +33,7 @@ def refuse(request: Request) -> None:
         InputError: there is one.
     """
     if request.frames:
-        raise InputError(
-            "this model looks at pictures, not at videos", hint="leave out --frames, or name single frames"
-        )
+        raise InputError("this model looks at pictures, not at videos", hint="leave out --frames, or name its frames")
 
 
 def settings(config: Config) -> Config:

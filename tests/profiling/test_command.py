@@ -101,7 +101,7 @@ def test_a_bundle_on_two_engines(tiny, pictures, capsys, tmp_path):
     options = ("--backend", "onnxruntime,openvino", "--inputs", pictures, "--limit", "4", "--rounds", "12")
     outputs = ("-o", file, "--html", page, "--trace", trace, "--csv", rows)
     code, out, err = run(capsys, tiny, *options, "--processes", "2", *outputs)
-    assert code in (0, 9) and err.splitlines()[-1] == f"wrote {file}" and max(map(len, out.splitlines())) <= WIDTH
+    assert code in (0, 9) and f"wrote {file}" in err.splitlines() and max(map(len, out.splitlines())) <= WIDTH
     assert all(path.stat().st_size > 1000 for path in (file, page, trace, rows))
     found = read_run(file)
     assert found.complete and {"onnxruntime", "openvino"} <= found.software.keys()
