@@ -73,13 +73,12 @@ class Planted:
 def planted(pipeline: Pipeline, stage: str) -> Iterator[Planted]:
     """A sleep in what ``stage`` of the pipeline calls."""
     sleep, engine = Planted(), pipeline.engine
-    first: Callable[..., bool] = lambda tokens, positions: not positions[0, 0]  # noqa: E731
     targets: dict[str, list[tuple[object, str, Callable[..., bool]]]] = {
         "decode": [(subjects, "decode_picture", lambda *_: True)],
         "preprocess": [(pipeline, "prepare", lambda *_: True)],
         "encode": [(engine, "encode", lambda *_: True)],
-        "prefill": [(engine, "begin", lambda *_: True), (engine, "choose", first)],
-        "decode_loop": [(engine, "choose", lambda *arguments: not first(*arguments))],
+        "prefill": [(engine, "begin", lambda *_: True), (engine, "choose", lambda reading: reading.is_prompt)],
+        "decode_loop": [(engine, "choose", lambda reading: not reading.is_prompt)],
         "detokenise": [(runtime.StreamingDetokenizer, "add", lambda *_: True)],
     }
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in targets[stage]]
