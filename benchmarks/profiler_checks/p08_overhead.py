@@ -25,6 +25,7 @@ import mmedge
 from mmedge.profiling.messages import Answered, Ask, Load, read_reply, send
 from mmedge.profiling.worker import Worker
 from mmedge.runtime.clock import Clock
+from mmedge.runtime.decode import Reading
 from mmedge.runtime.pipeline import Pipeline
 
 MOST = 0.005
@@ -47,16 +48,16 @@ def record(pipeline: Pipeline, known: Known) -> None:
     values = {"nothing": np.zeros(1, np.float32)}
     choose = engine.choose
 
-    def listening(step_tokens: np.ndarray, positions: np.ndarray) -> int:
-        tokens.append((int(positions[0, 0]), choose(step_tokens, positions)))
+    def listening(reading: Reading) -> int:
+        tokens.append((int(reading.positions[0, 0]), choose(reading)))
         return tokens[-1][1]
 
     engine.choose = listening
     pipeline.answer(known.task, known.picture.read_bytes(), known.text)
     recorded = dict(tokens)
-    engine.choose = lambda step_tokens, positions: recorded[int(positions[0, 0])]
-    engine.encode = lambda feeds: values
-    engine.begin = lambda values: None
+    engine.choose = lambda reading: recorded[int(reading.positions[0, 0])]
+    engine.encode = lambda prompt: values
+    engine.begin = lambda values, prompt: 0
 
 
 class Pairs(NamedTuple):
