@@ -22,7 +22,7 @@ from mmedge.errors import BundleError, ContextError, UsageError
 from mmedge.media.text import StreamingDetokenizer, Tokenizer
 from mmedge.runtime.choose import open_chosen
 from mmedge.runtime.clock import Clock
-from mmedge.runtime.decode import Reading, decode, picking
+from mmedge.runtime.decode import decode, picking
 from mmedge.runtime.engine import Engine, arranging
 from mmedge.runtime.lookup import decode_ahead
 from mmedge.runtime.pick import Pick, greedy
@@ -240,19 +240,11 @@ class Pipeline:
     def _tokens(self, prompt: Prompt, values: Tensors, pick: Pick, limit: int, clock: Clock) -> Iterator[int]:
         with clock.stage("prefill"):
             read = self.engine.begin(values, prompt)
-        if pick is greedy and self.look_ahead and self.engine.looks_ahead:
-            yield from self._ahead(prompt, limit, read, clock)
-            return
-        choose = self.engine.choose if pick is greedy else picking(self.engine.step, pick)
-
-        def step(reading: Reading) -> int:
-            with clock.stage("prefill" if reading.is_prompt else "decode_loop"):
-                return choose(reading)
-
-        yield from decode(step, prompt, limit=limit, read=read)
-
-    def _ahead(self, prompt: Prompt, limit: int, read: int, clock: Clock) -> Iterator[int]:
-        tokens = decode_ahead(self.engine, prompt, limit=limit, read=read)
+            if pick is greedy and self.look_ahead and self.engine.looks_ahead:
+                tokens = decode_ahead(self.engine, prompt, limit=limit, read=read)
+            else:
+                choose = self.engine.choose if pick is greedy else picking(self.engine.step, pick)
+                tokens = decode(choose, prompt, limit=limit, read=read)
         stage = "prefill"
         while True:
             with clock.stage(stage):
