@@ -15,6 +15,7 @@ import numpy as np
 from msgspec import Struct
 
 from mmedge.core.ports import CacheShape, Port, Span, Tensors
+from mmedge.core.similarity import Similarity
 
 if TYPE_CHECKING:
     from mmedge.media.text import Tokenizer
@@ -25,6 +26,8 @@ Config: TypeAlias = Mapping[str, Any]
 STEP_INPUTS = ("input_ids", "position_ids", "logits_at")
 """Inputs that change at every decoding step: int64 ``[1, length]``, where positions may have several axes before; and
 int64 ``[asked]``, the places in the step whose logits are asked for."""
+
+NO_TOKENS = np.zeros(0, np.int64)
 
 
 class Heads(NamedTuple):
@@ -98,6 +101,13 @@ class Component:
         return role_of(self.inputs, self.cache)
 
 
+class Sound(Struct, frozen=True):
+    """A recording with one channel: ``samples`` is float32 ``[length]`` from -1 to 1, ``rate`` of them a second."""
+
+    samples: np.ndarray
+    rate: int
+
+
 class Turn(Struct, frozen=True):
     """What was asked before in the same conversation, and what was answered."""
 
@@ -116,6 +126,7 @@ class Request(Struct, frozen=True):
     """Of one video, in order, beside the pictures; for families that can look at one."""
     frame_seconds: tuple[float, ...] = ()
     """When each of ``frames`` is shown, from the beginning of the video; empty where nobody knows."""
+    sounds: tuple[Sound, ...] = ()
 
     @property
     def turns(self) -> tuple[Turn, ...]:
@@ -142,11 +153,11 @@ class Prompt(Struct, frozen=True):
 
     feeds: Tensors
     """Inputs of the components that run once."""
-    tokens: np.ndarray
-    """int64 ``[length]``: what the decoder reads before it writes."""
-    stop: tuple[int, ...]
+    tokens: np.ndarray = NO_TOKENS
+    """int64 ``[length]``: what the decoder reads before it writes; empty for models that write nothing."""
+    stop: tuple[int, ...] = ()
     """Any of these ends the answer and is not part of it."""
-    capacity: int
+    capacity: int = 0
     """Positions the decoder has for prompt and answer together."""
     looks: tuple[Tensors, ...] = ()
     """What the components that run once are fed one after the other, such as tiles of a picture; their outputs are put
@@ -159,7 +170,7 @@ class Prompt(Struct, frozen=True):
     """Other inputs of a step by name, ``[1, length]`` for the prompt; 0 for every token of the answer."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Family:
     """A kind of model; the file is named as the checkpoint's ``model_type`` and ends in ``FAMILY = Family(...)``."""
 
@@ -172,9 +183,17 @@ class Family:
     """The graphs, in the order they run."""
     prepare: Callable[[Config, Tokenizer, Request], Prompt]
     """numpy only. Of all that a `Request` can hold it refuses what the model cannot look at."""
-    generate: Callable[[Any, Any, Request, int], list[int]]
+    generate: Callable[[Any, Any, Request, int], list[int]] | None = None
     """``generate(model, processor, request, limit)``: the tokens of the checkpoint's own greedy `generate`, without
-    the prompt and the stop token; what exports are judged by, called only while exporting."""
+    the prompt and the stop token; what exports are judged by, called only while exporting. None for models that write
+    nothing, which have a ``reference``."""
+    reference: Callable[[Any, Any, Request], Tensors] | None = None
+    """``reference(model, processor, request)``: outputs of the checkpoint's own forward pass by the names they have in
+    the graphs; what exports of models that write nothing are judged by, called only while exporting."""
+    similarity: Callable[[Any], Similarity] | None = None
+    """``similarity(model)``: how embeddings of two modalities are compared; called only while exporting."""
+    reads: Callable[[Config], tuple[str, ...]] = lambda config: ("image", "text")
+    """The modalities of a request: ``image``, ``text``, ``audio``, ``video``."""
     tiny: tuple[Config, ...]
     """Model configs so small that tests export them in seconds, one per architecture."""
     pixels: Callable[[Any, np.ndarray], tuple[Tensors, ...]] | None = None

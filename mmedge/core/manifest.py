@@ -16,6 +16,7 @@ from mmedge.core.names import folders_of, is_digest, is_file_name, is_plain_name
 from mmedge.core.ports import CacheShape, Port, Span
 from mmedge.core.recipe import Acceptance
 from mmedge.core.report import Agreement, Answers
+from mmedge.core.similarity import Similarity
 from mmedge.core.strict_json import read_json
 from mmedge.core.target import Target
 from mmedge.errors import BundleError
@@ -126,6 +127,8 @@ class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
     files: dict[str, File]
     """Every file of the bundle but the manifest itself and its seal."""
     warnings: tuple[str, ...] = ()
+    similarity: Similarity | None = None
+    """Of models that embed several modalities."""
 
 
 def parse_manifest(raw: bytes, where: str = MANIFEST) -> Manifest:

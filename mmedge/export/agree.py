@@ -16,15 +16,18 @@ import torch
 
 from mmedge.core.backend import Session
 from mmedge.core.bundle import Graph
-from mmedge.core.family import Component, Prompt, Request
+from mmedge.core.family import Component, Prompt
 from mmedge.core.plan import Plan
 from mmedge.core.ports import Tensors
+from mmedge.core.recipe import Acceptance
 from mmedge.core.report import Agreement, Answers
+from mmedge.core.similarity import Similarity
 from mmedge.errors import QualityError
 from mmedge.export.cache import GrowingCache, empty_cache
 from mmedge.export.examples import Example
 from mmedge.runtime.decode import decode, picking
 from mmedge.runtime.engine import Engine, arranging
+from mmedge.runtime.model import Model
 from mmedge.runtime.pick import greedy
 from mmedge.runtime.pipeline import Pipeline
 
@@ -155,7 +158,7 @@ def compare_graphs(
     for example in examples:
         for session in compared.values():
             session.example = example.name
-        prompt = pipeline.prepare(Request((example.pixels(),), example.text))
+        prompt = pipeline.prepare(example.request())
         answer_greedily(engine, prompt, engine.encode(prompt))
     return tuple(session.score.result() for session in compared.values())
 
@@ -166,12 +169,14 @@ def _one(others: Mapping[str, Session] | None, component: str) -> tuple[Session,
 
 def compare_answers(plan: Plan, model: Any, processor: Any, pipeline: Pipeline, examples: Sequence[Example]) -> Answers:
     """Greedy tokens of the bundle against those of the checkpoint's own `generate`."""
+    generate = plan.family.generate
+    assert generate, f"`{plan.family.name}` writes nothing"
     equal, worst = 0, ""
     for example in examples:
-        request = Request((example.pixels(),), example.text)
+        request = example.request()
         prompt = pipeline.prepare(request)
         limit = _limit(prompt)
-        want = plan.family.generate(model, processor, request, limit)
+        want = generate(model, processor, request, limit)
         got = [piece.token for piece in pipeline.stream(prompt, limit=limit) if piece.token is not None]
         if got == want:
             equal += 1
@@ -180,15 +185,44 @@ def compare_answers(plan: Plan, model: Any, processor: Any, pipeline: Pipeline, 
     return Answers(equal, len(examples), worst)
 
 
+def compare_outputs(plan: Plan, model: Any, processor: Any, pipeline: Model, examples: Sequence[Example]) -> Answers:
+    """Outputs of the bundle against those of the checkpoint's own forward pass; an answer is which text a picture is
+    most like, of those of all examples.
+
+    Raises:
+        QualityError: an output is farther from torch than the recipe accepts.
+    """
+    reference, similarity = plan.family.reference, plan.family.similarity
+    assert reference and similarity, f"`{plan.family.name}` has nothing to be compared with"
+    score, wanted, found = Score("all", plan.precision), list[Tensors](), list[Tensors]()
+    for example in examples:
+        request = example.request()
+        wanted.append(reference(model, processor, request))
+        found.append(pipeline.engine.encode(pipeline.prepare(request)))
+        for name, want in wanted[-1].items():
+            score.add(want, found[-1][name], example.name, name)
+    judge_agreement(plan.accept, score.result())
+    best, ours = (_most_alike(similarity(model), each) for each in (wanted, found))
+    other = [example.name for example, one, two in zip(examples, best, ours, strict=True) if one != two]
+    return Answers(len(examples) - len(other), len(examples), f"{other[0]} is like another text" if other else "")
+
+
+def _most_alike(similarity: Similarity, embedded: Sequence[Tensors]) -> list[int]:
+    """Of each example's first output, the example whose second one it is most like."""
+    one, two = (np.concatenate([tensors[name] for tensors in embedded]) for name in embedded[0])
+    nearest: list[int] = similarity.logits(one, two).argmax(-1).tolist()
+    return nearest
+
+
 def compare_preprocessing(pipeline: Pipeline, processor: Any, examples: Sequence[Example]) -> float:
     """Largest difference of our pre-processed pictures to those of the checkpoint's processor, before normalising."""
     deviation = float(np.max(pipeline.config["image"].get("image_std") or 1.0))
     worst = 0.0
     for example in examples:
-        pixels = example.pixels()
-        prompt = pipeline.prepare(Request((pixels,), example.text))
+        request = example.request()
+        prompt = pipeline.prepare(request)
         theirs = pipeline.family.pixels or _pixels
-        for want, got in zip(theirs(processor, pixels), prompt.looks or (prompt.feeds,), strict=True):
+        for want, got in zip(theirs(processor, request.images[0]), prompt.looks or (prompt.feeds,), strict=True):
             shared = [name for name in want if name in got]
             worst = max(worst, *(float(np.abs(want[name] - got[name]).max()) * deviation for name in shared))
     return worst
@@ -207,18 +241,7 @@ def judge(plan: Plan, agreement: Sequence[Agreement], answers: Answers) -> None:
     """
     accept = plan.accept
     for seen in agreement:
-        if not seen.cosine >= accept.cosine:
-            raise QualityError(
-                f"`{seen.component}` in {seen.precision} has a cosine of {seen.cosine:.5f} to torch, "
-                f"the recipe accepts {accept.cosine:g}; worst on {seen.worst}",
-                hint=f"give `{seen.component}` a finer precision in a recipe, or more calibration samples",
-            )
-        if accept.max_abs is not None and not seen.max_abs <= accept.max_abs:
-            raise QualityError(
-                f"`{seen.component}` in {seen.precision} differs from torch by {seen.max_abs:.3g}, "
-                f"the recipe accepts {accept.max_abs:g}; worst on {seen.farthest}",
-                hint="raise `accept.max_abs` in a recipe if this will do",
-            )
+        judge_agreement(accept, seen)
     if answers.share < accept.answers:
         raise QualityError(
             f"{answers.equal} of {answers.total} answers are those of torch, the recipe accepts a share of "
@@ -227,8 +250,29 @@ def judge(plan: Plan, agreement: Sequence[Agreement], answers: Answers) -> None:
         )
 
 
+def judge_agreement(accept: Acceptance, seen: Agreement) -> None:
+    """
+    Raises:
+        QualityError: it is less than is accepted.
+    """
+    if not seen.cosine >= accept.cosine:
+        raise QualityError(
+            f"`{seen.component}` in {seen.precision} has a cosine of {seen.cosine:.5f} to torch, "
+            f"the recipe accepts {accept.cosine:g}; worst on {seen.worst}",
+            hint=f"give `{seen.component}` a finer precision in a recipe, or more calibration samples",
+        )
+    if accept.max_abs is not None and not seen.max_abs <= accept.max_abs:
+        raise QualityError(
+            f"`{seen.component}` in {seen.precision} differs from torch by {seen.max_abs:.3g}, "
+            f"the recipe accepts {accept.max_abs:g}; worst on {seen.farthest}",
+            hint="raise `accept.max_abs` in a recipe if this will do",
+        )
+
+
 def answer_greedily(engine: Engine, prompt: Prompt, values: Tensors) -> None:
-    """Run an answer of at most `LIMIT` tokens, from what was encoded."""
+    """Run an answer of at most `LIMIT` tokens, from what was encoded; none of a model that writes nothing."""
+    if not engine.each_step:
+        return
     engine.begin(values)
     for _ in decode(picking(engine.step, greedy), prompt, limit=_limit(prompt)):
         pass

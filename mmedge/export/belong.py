@@ -13,6 +13,7 @@ from mmedge.core.plan import Plan
 from mmedge.core.ports import Tensors, check_feeds
 from mmedge.errors import InputError, ModelError
 from mmedge.export.complete import ask_for_missing
+from mmedge.export.examples import text_of
 from mmedge.export.load import Checkpoint
 from mmedge.export.weights import first_line
 from mmedge.runtime.engine import arranging
@@ -41,7 +42,7 @@ def _prompt(checkpoint: Checkpoint, plan: Plan, task: str) -> Prompt:
             f"`{checkpoint.folder}` has no chat template: it is in none of {', '.join(TEMPLATES)}",
             hint=f"put the model's {TEMPLATES[0]} beside its config.json",
         )
-    request = Request((PICTURE,), "a" if task == "ask" else None)
+    request = Request((PICTURE,), text_of(task, None, 0) and "a")
     try:
         return plan.family.prepare(plan.config, checkpoint.tokenizer, request)
     except InputError as error:

@@ -22,7 +22,14 @@ from mmedge.core.report import Agreement, Answers, Report
 from mmedge.core.samples import Sample, choose_samples
 from mmedge.core.writing import Draft, check_space, new_bundle
 from mmedge.errors import UsageError
-from mmedge.export.agree import answer_greedily, compare_answers, compare_graphs, compare_preprocessing, judge
+from mmedge.export.agree import (
+    answer_greedily,
+    compare_answers,
+    compare_graphs,
+    compare_outputs,
+    compare_preprocessing,
+    judge,
+)
 from mmedge.export.calibrate import Recorder, Recording, record
 from mmedge.export.check.findings import refuse
 from mmedge.export.check.ranges import FOLDER as RANGES
@@ -30,7 +37,7 @@ from mmedge.export.check.run import check_graphs
 from mmedge.export.check.table import can_scatter
 from mmedge.export.decoder import close_decoder
 from mmedge.export.estimate import check_builder, too_large
-from mmedge.export.examples import QUESTION, Example, hold_out, make_examples
+from mmedge.export.examples import Example, hold_out, make_examples, text_of
 from mmedge.export.fetch import fetch_weights
 from mmedge.export.forms import ENGINE as FORM_ENGINE
 from mmedge.export.forms import has_form, share_weights, trace_form, with_form
@@ -203,8 +210,8 @@ def _recorder(sessions: dict[str, Session], graph: Graph, work: Path) -> Recorde
 
 def _texts(samples: Sequence[Sample], tasks: tuple[str, ...]) -> dict[Sample, str | None]:
     """What goes with each picture: its question, or at every second one a caption where the model can do both."""
-    asks = (index % 2 == 1 or "caption" not in tasks for index in range(len(samples)))
-    return {sample: (sample.question or QUESTION) if ask else None for sample, ask in zip(samples, asks, strict=True)}
+    turns = [task for task in ("caption", "ask") if task in tasks] or tasks
+    return {sample: text_of(turns[index % len(turns)], sample, index) for index, sample in enumerate(samples)}
 
 
 def _quantize(
@@ -296,7 +303,8 @@ def _judge(
         agreement = compare_graphs(plan, source.model, pipeline, examples, others)
         for session in others.values():
             session.close()
-        answers = compare_answers(plan, source.model, source.checkpoint.processor, pipeline, examples)
+        compare = compare_answers if plan.family.generate else compare_outputs
+        answers = compare(plan, source.model, source.checkpoint.processor, pipeline, examples)
         judge(plan, agreement, answers)
         note(f"{answers.equal} of {answers.total} answers equal torch")
     return Judgement(agreement, answers, difference)
@@ -325,6 +333,7 @@ def _pack(
             agreement=judgement.agreement,
             answers=judgement.answers,
             preprocess_max_abs=judgement.preprocess_max_abs,
+            similarity=plan.family.similarity and plan.family.similarity(source.model),
             warnings=warnings,
         )
         shutil.rmtree(draft.folder / "work")

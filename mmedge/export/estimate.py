@@ -155,7 +155,7 @@ def _empty(port: Port) -> torch.Tensor:
 
 
 def _sizes(port: Port) -> list[int]:
-    words = {"past": PAST, "length": 1, "total": PAST + 1}
+    words = {"past": PAST, "length": 1, "total": PAST + 1, "batch": 1}
     return [size if isinstance(size, int) else words.get(size, PAST) for size in port.shape]
 
 

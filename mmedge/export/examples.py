@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mmedge.core.family import Request
 from mmedge.core.samples import Sample, choose_samples
 from mmedge.errors import InputError
 from mmedge.media.image import decode_picture, read_picture
@@ -26,6 +27,17 @@ SIZES = ((97, 61), (61, 97), (256, 256), (320, 40), (24, 24), (333, 500))
 SKIP = "mend or remove it, or leave out a share of the samples that cannot be read with --skip-bad 0.05"
 
 QUESTION = "what is in the picture?"
+TEXTS = (
+    "a photo of a cat",
+    "two red bicycles leaning against the wall of an old brick house",
+    "rain",
+    "Ein Käse auf dem Tisch, 3 für 4,50 €",
+    "a diagram",
+    "夜の街",
+    "the same text again and again, again and again, and once more",
+    "?",
+)
+"""Of models that embed: short, long, and in other alphabets, each of a length of its own."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +49,17 @@ class Example:
     picture: Path
     text: str | None
 
-    def pixels(self) -> np.ndarray:
-        """uint8 ``[height, width, 3]``."""
-        return decode_picture(read_picture(self.picture), self.name).pixels
+    def request(self) -> Request:
+        """With the decoded picture."""
+        return Request((decode_picture(read_picture(self.picture), self.name).pixels,), self.text)
+
+
+def text_of(task: str, sample: Sample | None, index: int) -> str | None:
+    """What goes with the picture of a sample, or with number ``index`` of those that are drawn."""
+    question, caption = (sample.question, sample.caption) if sample else (None, None)
+    if task == "embed":
+        return caption or question or TEXTS[index % len(TEXTS)]
+    return (question or QUESTION) if task == "ask" else None
 
 
 def hold_out(samples: Sequence[Sample]) -> tuple[tuple[Sample, ...], tuple[Sample, ...], tuple[str, ...]]:
@@ -73,8 +93,7 @@ def _example(index: int, sample: Sample | None, tasks: Sequence[str], folder: Pa
             raise InputError(error.message, hint=error.hint or SKIP) from error
         return _example(index, None, tasks, folder, skip_bad)
     image.save(picture)
-    question = (sample.question if sample else None) or QUESTION
-    return Example(sample.id if sample else f"drawn {index}", task, picture, question if task == "ask" else None)
+    return Example(sample.id if sample else f"drawn {index}", task, picture, text_of(task, sample, index))
 
 
 def _small(sample: Sample) -> Image.Image:

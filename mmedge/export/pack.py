@@ -8,10 +8,10 @@ from pathlib import Path
 
 from mmedge import __version__
 from mmedge.core.bundle import SCHEMA, Golden, Graph, Manifest
-from mmedge.core.family import Request
 from mmedge.core.names import readable
 from mmedge.core.plan import Plan
 from mmedge.core.report import Agreement, Answers
+from mmedge.core.similarity import Similarity
 from mmedge.export.examples import Example
 from mmedge.runtime.golden import prompt_arrays, record, stored, to_bytes
 from mmedge.runtime.pipeline import Pipeline
@@ -38,7 +38,7 @@ def pack_golden(pipeline: Pipeline, examples: Sequence[Example], folder: Path) -
 def _pack_one(pipeline: Pipeline, example: Example, index: int, folder: Path) -> Golden:
     place = folder / "golden" / str(index)
     place.mkdir(parents=True)
-    prompt = pipeline.prepare(Request((example.pixels(),), example.text))
+    prompt = pipeline.prepare(example.request())
     seen = record(pipeline.engine, prompt)
     (place / "picture.png").write_bytes(example.picture.read_bytes())
     (place / "inputs.npz").write_bytes(to_bytes(stored(prompt_arrays(prompt))))
@@ -56,6 +56,7 @@ def make_manifest(
     agreement: tuple[Agreement, ...],
     answers: Answers,
     preprocess_max_abs: float,
+    similarity: Similarity | None,
     warnings: Sequence[str],
 ) -> Manifest:
     """All of the manifest but the list of files, which the writer adds."""
@@ -75,6 +76,7 @@ def make_manifest(
         agreement=agreement,
         answers=answers,
         preprocess_max_abs=preprocess_max_abs,
+        similarity=similarity,
         made_with={"mmedge": __version__, **{tool: version(tool) for tool in TOOLS}},
         files={},
         warnings=tuple(warnings),

@@ -14,6 +14,9 @@ from mmedge.core.family import Cache, Heads
 if TYPE_CHECKING:
     import torch
 
+UNSEEN = -6000.0
+"""Added to the attention scores of what is not looked at: 0 after the softmax, and within float16."""
+
 
 def window_of(attention: Any) -> int:
     """How far back a layer sees, 0 for all; Mistral says it for all layers at once."""
@@ -123,15 +126,16 @@ def capped(scores: torch.Tensor, cap: float | None) -> torch.Tensor:
     return (scores / cap).tanh() * cap if cap else scores
 
 
-def encode(layer: Any, hidden: torch.Tensor) -> torch.Tensor:
-    """A layer of a vision transformer that normalises first (SigLIP, CLIP), every patch looking at every other."""
+def encode(layer: Any, hidden: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """A layer of a transformer that normalises first (SigLIP, CLIP); each row looks at every other, or as the ``bias``
+    of the attention scores lets it."""
     import torch
 
     attention = layer.self_attn
     parts = (attention.q_proj, attention.k_proj, attention.v_proj)
     split = joined(parts)(layer.layer_norm1(hidden)).chunk(3, dim=-1)
     query, key, value = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in split)
-    context = torch.nn.functional.scaled_dot_product_attention(query, key, value)
+    context = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=bias)
     hidden = hidden + attention.out_proj(context.transpose(1, 2).flatten(2))
     return hidden + layer.mlp(layer.layer_norm2(hidden))
 

@@ -28,9 +28,6 @@ DECODER = shared.Decoder(
     text=lambda model: model.model.language_model, axes=qwen.AXES, angles=qwen.angles(qwen.by_section)
 )
 
-UNSEEN = -6000.0
-"""Added to the scores of slots that hold no patch; float16 has room for it."""
-
 
 def components(config: Config) -> tuple[Component, ...]:
     """``vision`` of one picture, ``embed`` and ``decoder``."""
@@ -70,7 +67,7 @@ def prepare(config: Config, tokenizer: Tokenizer, request: Request) -> Prompt:
 def _told(config: Config, rows: int, columns: int) -> Tensors:
     groups, slots = windows(rows, columns, side_of_window(config))
     patches = patches_of_group(config)
-    bias = np.where(groups < 0, np.float32(UNSEEN), np.float32(0))
+    bias = np.where(groups < 0, np.float32(layers.UNSEEN), np.float32(0))
     return {
         "window_patches": _each(np.maximum(groups, 0), patches).reshape(len(groups), -1),
         "window_bias": bias.repeat(patches, axis=1),

@@ -44,21 +44,29 @@ def record(engine: Engine, prompt: Prompt, written: Sequence[int] | None = None)
     without it, after its own answer.
     """
     values = engine.encode(prompt)
-    engine.begin(values)
-    limit = min(LIMIT, prompt.capacity - len(prompt.tokens))
-    tokens = tuple(decode(engine.choose, prompt, limit=limit))
-    engine.begin(values)
-    first, last = _read(engine, prompt, tokens if written is None else written)
     named = {
         f"{graph.component}/{port.name}": values[port.name]
         for graph in engine.once
         for port in graph.outputs
         if port.name in values
     }
+    tokens, said = _answer(engine, prompt, values, written) if engine.each_step else ((), {})
+    return Record({name: thinned(tensor) for name, tensor in (named | said).items()}, tokens)
+
+
+def _answer(
+    engine: Engine, prompt: Prompt, values: Tensors, written: Sequence[int] | None
+) -> tuple[tuple[int, ...], Tensors]:
+    engine.begin(values)
+    limit = min(LIMIT, prompt.capacity - len(prompt.tokens))
+    tokens = tuple(decode(engine.choose, prompt, limit=limit))
+    engine.begin(values)
+    first, last = _read(engine, prompt, tokens if written is None else written)
+    said: Tensors = {}
     for graph in engine.each_step:
         if graph.cache:
-            named |= {f"{graph.component}/logits": first, f"{graph.component}/logits.last": last}
-    return Record({name: thinned(tensor) for name, tensor in named.items()}, tokens)
+            said |= {f"{graph.component}/logits": first, f"{graph.component}/logits.last": last}
+    return tokens, said
 
 
 def _read(engine: Engine, prompt: Prompt, written: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -75,9 +83,11 @@ def _read(engine: Engine, prompt: Prompt, written: Sequence[int]) -> tuple[np.nd
 
 
 def prompt_arrays(prompt: Prompt) -> Tensors:
-    """All tensors of a prompt by name: inputs of graphs by port, those of look 3 as ``look.3.<port>``, ``tokens``,
-    ``positions``, ``along.<port>``, and places as ``places.<value>.<port>``."""
-    arrays = {**prompt.feeds, "tokens": prompt.tokens}
+    """All tensors of a prompt by name: inputs of graphs by port, those of look 3 as ``look.3.<port>``, ``tokens`` if
+    there are any, ``positions``, ``along.<port>``, and places as ``places.<value>.<port>``."""
+    arrays = {**prompt.feeds}
+    if prompt.tokens.size:
+        arrays["tokens"] = prompt.tokens
     arrays |= {f"look.{index}.{name}": array for index, look in enumerate(prompt.looks) for name, array in look.items()}
     arrays |= {f"along.{name}": array for name, array in prompt.along.items()}
     arrays |= {f"places.{each.value}.{each.into}": each.places for each in prompt.insertions}
@@ -93,7 +103,7 @@ def with_arrays(prompt: Prompt, arrays: Tensors) -> Prompt:
     return replace(
         prompt,
         feeds=named("", prompt.feeds),
-        tokens=arrays["tokens"],
+        tokens=arrays.get("tokens", prompt.tokens),
         looks=tuple(named(f"look.{index}.", look) for index, look in enumerate(prompt.looks)),
         along=named("along.", prompt.along),
         insertions=tuple(

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TypeAlias
 
 from msgspec import Struct
-from msgspec.structs import replace
 
-from mmedge.core import find
-from mmedge.core.backend import Backend, Session
-from mmedge.core.bundle import Bundle, Graph, open_bundle
-from mmedge.core.family import Config, Family, Prompt, Request, Turn
+from mmedge.core.bundle import Bundle, open_bundle
+from mmedge.core.family import Prompt, Request, Turn
 from mmedge.core.names import shown
 from mmedge.core.ports import Tensors
-from mmedge.errors import BundleError, ContextError, UsageError
-from mmedge.media.text import StreamingDetokenizer, Tokenizer
-from mmedge.runtime.choose import open_chosen
+from mmedge.errors import BundleError, UsageError
+from mmedge.media.text import StreamingDetokenizer
 from mmedge.runtime.clock import Clock
 from mmedge.runtime.decode import decode, picking
-from mmedge.runtime.engine import Engine, arranging
 from mmedge.runtime.lookup import decode_ahead
+from mmedge.runtime.model import Model, open_model
 from mmedge.runtime.pick import Pick, greedy
-from mmedge.runtime.ready import ready
 from mmedge.runtime.subjects import Source, Subject, apart, look
 from mmedge.runtime.together import decode_together
 
@@ -60,28 +53,11 @@ class Answer(Struct, frozen=True):
     """How many answers were made at once."""
 
 
-class Pipeline:
-    """Answers requests; made by `load`. Close it, or use it in a ``with`` block."""
+class Pipeline(Model):
+    """Answers requests; made by `load`."""
 
-    def __init__(
-        self,
-        family: Family,
-        config: Config,
-        tokenizer: Tokenizer,
-        engine: Engine,
-        tasks: tuple[str, ...],
-        backends: dict[str, str] | None = None,
-        *,
-        look_ahead: bool = False,
-    ) -> None:
-        self.family = family
-        self.config = config
-        self.tokenizer = tokenizer
-        self.engine = engine
-        self.tasks = tasks
-        self.backends = backends or {}
-        self.look_ahead = look_ahead
-        """Whether tokens are guessed from the text so far where the engine can check several at once."""
+    look_ahead = False
+    """Whether tokens are guessed from the text so far where the engine can check several at once."""
 
     def caption(
         self,
@@ -127,7 +103,7 @@ class Pipeline:
             InputError: the picture or the text cannot be used.
             UsageError: the bundle cannot do this task.
         """
-        self._check_task(task)
+        self.check_task(task)
         clock = clock or Clock()
         given, video = apart(subjects)
         seen = [look(picture, clock, reject_animated=reject_animated) for picture in given]
@@ -160,7 +136,7 @@ class Pipeline:
         """
         if not self.goes_together or len(pictures) < 2:
             return [self.answer(task, picture, text, limit=limit) for picture in pictures]
-        self._check_task(task)
+        self.check_task(task)
         clock = Clock()
         seen = [look(picture, clock) for picture in pictures]
         with clock.stage("preprocess"):
@@ -187,37 +163,6 @@ class Pipeline:
     def goes_together(self) -> bool:
         """Whether several answers can go on at once, each step reading the weights once for all of them."""
         return self.engine.goes_together
-
-    def _check_task(self, task: str) -> None:
-        if task not in self.tasks:
-            raise UsageError(f"this bundle cannot `{task}`", hint=f"it can: {', '.join(self.tasks)}")
-
-    def prepare(self, request: Request) -> Prompt:
-        """The request as the family's numbers.
-
-        Raises:
-            InputError: the request cannot be used.
-            BundleError: the configuration, which may be anyone's, cannot be.
-        """
-        try:
-            prompt = self.family.prepare(self.config, self.tokenizer, request)
-            if type(prompt.capacity) is not int:
-                raise TypeError(f"{prompt.capacity!r} is no number of positions")
-        except (AttributeError, ArithmeticError, LookupError, TypeError, ValueError) as error:
-            reason = shown(f"{type(error).__name__}: {error}", 200)
-            raise BundleError(f"the bundle's configuration cannot be used: {reason}") from error
-        return self._fitted(prompt)
-
-    def _fitted(self, prompt: Prompt) -> Prompt:
-        """A fixed cache may be shorter than what the model could read."""
-        slots = [graph.cache.capacity for graph in self.engine.graphs if graph.cache and graph.cache.capacity]
-        capacity = min([prompt.capacity, *slots])
-        if slots and len(prompt.tokens) >= capacity:
-            raise ContextError(
-                f"the text is {len(prompt.tokens)} tokens long, this bundle has room for {capacity - 1}",
-                hint="shorten it, or export with a larger `total` in the recipe's `sizes`",
-            )
-        return replace(prompt, capacity=capacity)
 
     def stream(
         self, prompt: Prompt, *, pick: Pick = greedy, limit: int | None = None, clock: Clock | None = None
@@ -270,18 +215,6 @@ class Pipeline:
             )
         return own or LIMIT
 
-    def close(self) -> None:
-        """Give the engines' memory back."""
-        self.engine.close()
-
-    def __enter__(self) -> Pipeline:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
 
 def load(path: Path | str, *, backend: str | None = None, threads: int = 0, look_ahead: bool = False) -> Pipeline:
     """Open the bundle in the folder ``path`` on this device; see `open_pipeline`. What it has seen it remembers: a
@@ -299,41 +232,9 @@ def open_pipeline(
 ) -> Pipeline:
     """Open a bundle's graphs, compiled first where the backend needs that.
 
-    ``backend`` overrides the target's choice for every graph, and its fall-backs; ``threads`` 0 means all cores.
-    Features of pictures, and what the cache holds, are used again where they can be if it shall ``remember``; tokens
-    are guessed from the text so far, and checked several at once, if it shall ``look_ahead`` and the engine can.
-
-    Raises:
-        UsageError: no backend has this name, or there are fewer cores than ``threads``.
-        BundleError: its family or its tokenizer cannot be used.
-        BackendError: an engine is missing or refuses a graph.
+    Tokens are guessed from the text so far, and checked several at once, if it shall ``look_ahead`` and the engine can;
+    the rest is as for `open_model`.
     """
-    manifest = bundle.manifest
-    _check_threads(threads)
-    family = _family_of(bundle)
-    tidy = manifest.config["text"]["clean_up_tokenization_spaces"]
-    tokenizer = Tokenizer(bundle.read(manifest.assets["tokenizer"]), clean_up_spaces=tidy)
-
-    def open_graph(graph: Graph, chosen: Backend) -> Session:
-        own = graph.made_for(chosen.name)
-        return chosen.open(own, ready(bundle, own, chosen), threads, manifest.target.options)
-
-    engines, sessions = open_chosen(bundle, backend, open_graph)
-    backends = {component: engine.name for component, engine in engines.items()}
-    graphs = [graph.made_for(backends[graph.component]) for graph in manifest.graphs]
-    engine = Engine(graphs, sessions, arranging(family, manifest.config), remember=remember)
-    return Pipeline(family, manifest.config, tokenizer, engine, manifest.tasks, backends, look_ahead=look_ahead)
-
-
-def _family_of(bundle: Bundle) -> Family:
-    try:
-        return find.family(bundle.manifest.family)
-    except UsageError as error:
-        name = shown(bundle.manifest.family)
-        raise BundleError(f"bundle `{bundle.path}` is of an unknown family `{name}`", hint=error.hint) from error
-
-
-def _check_threads(threads: int) -> None:
-    cores = os.cpu_count() or 1
-    if not 0 <= threads <= cores:
-        raise UsageError(f"{threads} threads are asked for, this machine has {cores} cores", hint="0 means all cores")
+    pipeline = open_model(bundle, Pipeline, backend=backend, threads=threads, remember=remember)
+    pipeline.look_ahead = look_ahead
+    return pipeline

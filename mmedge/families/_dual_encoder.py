@@ -1,0 +1,86 @@
+"""What dual encoders share: two towers, one a modality, whose outputs of length 1 are compared by their cosine.
+
+Each tower is a graph of its own, so a request feeds those it has something for. Both read any number at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmedge.core.family import Config, Request
+from mmedge.core.ports import Port, Span, Tensors
+from mmedge.core.similarity import Similarity
+from mmedge.errors import ContextError, InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from mmedge.media.text import Tokenizer
+
+BATCH = Span(1, 1, 32)
+"""How many of a modality are embedded at once."""
+MODALITIES = {"image": "pictures", "text": "texts", "audio": "sounds", "video": "videos"}
+
+
+def tasks(config: Config) -> tuple[str, ...]:
+    """They write nothing."""
+    return ("embed",)
+
+
+def embeds(modality: str, width: int) -> Port:
+    """A tower's output: rows of length 1."""
+    return Port(f"{modality}_embeds", "float32", ("batch", width))
+
+
+def refuse_others(request: Request, reads: Sequence[str]) -> None:
+    """
+    Raises:
+        InputError: the request has something that the model has no tower for.
+    """
+    given = {"image": request.images, "video": request.frames, "audio": request.sounds, "text": request.text}
+    for modality, value in given.items():
+        if value and modality not in reads:
+            known = " and ".join(MODALITIES[each] for each in reads)
+            raise InputError(f"this model embeds {known}, not {MODALITIES[modality]}")
+
+
+def token_ids(config: Config, tokenizer: Tokenizer, text: str, most: int) -> list[int]:
+    """
+    Raises:
+        ContextError: there are more than the model can read.
+    """
+    tokens = tokenizer.encode(text)
+    if len(tokens) > most:
+        raise ContextError(
+            f"the text is {len(tokens)} tokens long, the model reads at most {most}", hint="shorten the text"
+        )
+    return tokens
+
+
+# What follows runs only while exporting, on the modules of `transformers`.
+
+
+def unit(features: torch.Tensor) -> torch.Tensor:
+    """Rows of length 1."""
+    return features / features.norm(dim=-1, keepdim=True)
+
+
+def softmax(model: Any) -> Similarity:
+    """Of models trained to tell the right one of several."""
+    return Similarity(float(model.logit_scale.exp()))
+
+
+def reference(model: Any, processor: Any, request: Request, **settings: Any) -> Tensors:
+    """What the checkpoint's own processor and forward pass make of pictures and a text; ``settings`` are the
+    processor's."""
+    import torch
+    from PIL import Image
+
+    images = [Image.fromarray(image) for image in request.images]
+    inputs = processor(text=[request.text], images=images, return_tensors="pt", **settings)
+    with torch.inference_mode():
+        outputs = model(**inputs)
+    return {name: np.asarray(outputs[name]) for name in ("image_embeds", "text_embeds")}
