@@ -76,6 +76,7 @@ def answer_all(bundle: Path, pictures: Sequence[str], job: Job) -> int:
     """
     from mmedge.commands._kept_answers import keep_answers
     from mmedge.core.bundle import open_bundle
+    from mmedge.runtime.model import check_task
 
     if job.resume and not job.output:
         raise UsageError("no file is named that could be resumed", hint="-o answers.jsonl --resume")
@@ -146,7 +147,7 @@ def _subject(name: str, job: Job, clock: Clock) -> str | bytes | Video:
     if job.frames is not None:
         with clock.stage("decode"):
             return read_video(name, job.frames)
-    return _read_stdin() if name == STDIN else name
+    return read_stdin() if name == STDIN else name
 
 
 def _together(pipeline: Pipeline, job: Job, names: Sequence[str]) -> Iterator[tuple[str, Answer | InputError]]:
@@ -175,19 +176,9 @@ def _seen(name: str, job: Job) -> Picture | InputError:
     from mmedge.runtime.subjects import look
 
     try:
-        return look(_read_stdin() if name == STDIN else name, reject_animated=job.options.animated == "reject")
+        return look(read_stdin() if name == STDIN else name, reject_animated=job.options.animated == "reject")
     except InputError as error:
         return error
-
-
-def check_task(task: str, tasks: Sequence[str]) -> None:
-    """Refuse what a bundle cannot do.
-
-    Raises:
-        UsageError: naming what it can.
-    """
-    if task not in tasks:
-        raise UsageError(f"this bundle cannot `{task}`", hint=f"it can: {', '.join(tasks)}")
 
 
 def _videos(names: Sequence[str], frames: int) -> list[str]:
@@ -229,7 +220,12 @@ def expand(pictures: Sequence[str]) -> Iterator[str]:
             yield name
 
 
-def _read_stdin() -> bytes:
+def read_stdin() -> bytes:
+    """The bytes of a picture.
+
+    Raises:
+        InputError: there are none, or too many.
+    """
     from mmedge.media.image import read_stream
 
     if sys.stdin is None:

@@ -16,29 +16,39 @@ if TYPE_CHECKING:
 _STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-class Printer:
-    """Answers on standard output: streamed to a terminal, one line each; or one JSON object each."""
+class Refusals:
+    """Pictures that cannot be used: each is reported and the others go on; the only one is an error of the command."""
 
     def __init__(self, json: bool, *, several: bool) -> None:
         self.json = json
         self.several = several
-        self.live = not json and sys.stdout is not None and sys.stdout.isatty()
         self.bad = 0
-        self._labelled: str | None = None
-
-    def piece(self, name: str, piece: Piece) -> None:
-        if self.live:
-            self._label(name)
-            print(for_terminal(piece.text), end="", flush=True)
 
     def refuse(self, name: str, error: InputError) -> None:
-        """A picture that cannot be used; the only one is an error of the command."""
         if not self.several:
             raise error
         self.bad += 1
         if self.json:
             print(json_line({"picture": readable(name), "error": told(error)}), flush=True)
         print(f"error: {error.message}", file=sys.stderr)
+
+    def end(self) -> int:
+        """The exit code."""
+        return InputError.exit_code if self.bad else 0
+
+
+class Printer(Refusals):
+    """Answers on standard output: streamed to a terminal, one line each; or one JSON object each."""
+
+    def __init__(self, json: bool, *, several: bool) -> None:
+        super().__init__(json, several=several)
+        self.live = not json and sys.stdout is not None and sys.stdout.isatty()
+        self._labelled: str | None = None
+
+    def piece(self, name: str, piece: Piece) -> None:
+        if self.live:
+            self._label(name)
+            print(for_terminal(piece.text), end="", flush=True)
 
     def finish(self, name: str, answer: Answer, engines: dict[str, str]) -> None:
         if self.json:
@@ -51,10 +61,6 @@ class Printer:
             print(answer.text, flush=True)
         self._labelled = None  # the next one may be the same picture
         _warn(name, answer)
-
-    def end(self) -> int:
-        """The exit code."""
-        return InputError.exit_code if self.bad else 0
 
     def _label(self, name: str) -> None:
         if self.several and self._labelled != name:

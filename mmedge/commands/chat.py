@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from mmedge.commands._answer import STDIN, Answering, Dashed, check_task, expand
+from mmedge.commands._answer import STDIN, Answering, Dashed, expand
 from mmedge.commands._lines import CtrlC, EndOfTalk, is_typed, piped_lines, typed_lines
 from mmedge.commands._shown_answers import for_terminal, json_line, told
 from mmedge.core.names import readable
@@ -42,6 +42,7 @@ def chat(bundle: Path, /, *pictures: Dashed, options: Answering = Answering()) -
     """
     from mmedge.commands._conversation import Conversation, see
     from mmedge.core.bundle import open_bundle
+    from mmedge.runtime.model import check_task
     from mmedge.runtime.pick import sampler
     from mmedge.runtime.pipeline import open_pipeline
 

@@ -20,6 +20,8 @@ def export(
     recipe: Path | None = None,
     precision: str | None = None,
     calibration: Path | None = None,
+    labels: Path | None = None,
+    template: tuple[str, ...] = (),
     force: bool = False,
     allow_nonfinite: bool = False,
     skip_bad: float = 0.0,
@@ -37,6 +39,9 @@ def export(
         precision: float32, float16, int8, int8-weights, int4-weights, or a preset of the target.
         calibration: Pictures like those the device will see: a folder, or a CSV or JSONL list with an image column
             and optionally a question column.
+        labels: Make a classifier of pictures of a model that embeds: a file with one label a line. The device then
+            needs no text tower.
+        template: The text made of a label, "a photo of {}" unless given; of several the mean is taken.
         force: Replace a bundle that is there already.
         allow_nonfinite: Export weights that are not finite all the same.
         skip_bad: Share of calibration samples that may be unreadable, such as 0.01; none unless said.
@@ -62,6 +67,8 @@ def export(
         recipe=recipe,
         precision=precision,
         calibration=calibration,
+        labels=labels,
+        templates=template,
         force=force,
         allow_nonfinite=allow_nonfinite,
         skip_bad=skip_bad,

@@ -42,6 +42,11 @@ class Plan:
         return _precision(self.recipe, self.target)
 
     @property
+    def tasks(self) -> tuple[str, ...]:
+        """What the bundle can be asked for."""
+        return ("classify",) if self.recipe.labels else self.family.tasks(self.config)
+
+    @property
     def needs_calibration(self) -> bool:
         """Whether any component's activations are quantized."""
         return any(choice.precision == "int8" for choice in self.choices.values())
@@ -60,6 +65,8 @@ def make_plan(recipe: Recipe, target: Target, family: Family, config: Config) ->
     choices = {component.name: _choose(component, recipe, target) for component in components}
     _refuse_unknown(recipe, tuple(choices))
     components = tuple(_fit(component, choices[component.name], target) for component in components)
+    if recipe.labels and "embed" not in family.tasks(config):
+        raise PlanError(f"a `{family.name}` model has no use for labels", hint="leave out --labels")
     plan = Plan(recipe, target, family, config, components, choices, recipe.accept or _default_accept(choices))
     if plan.needs_calibration and recipe.calibration is None:
         raise PlanError(

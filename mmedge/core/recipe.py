@@ -39,6 +39,15 @@ class Calibration(Struct, frozen=True, forbid_unknown_fields=True):
     """One of `METHODS`."""
 
 
+class LabelSet(Struct, frozen=True, forbid_unknown_fields=True):
+    """What pictures shall be told apart by, once and for all: the device then needs no text tower."""
+
+    file: str
+    """One label a line; a relative path is looked up beside the recipe."""
+    templates: tuple[str, ...] = ()
+    """Texts made of a label, such as ``a photo of {}``; of several the mean is taken."""
+
+
 class Acceptance(Struct, frozen=True, forbid_unknown_fields=True):
     """What an export may lose against torch; below it the export fails."""
 
@@ -67,6 +76,7 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
     component: tuple[ComponentPlan, ...] = ()
     calibration: Calibration | None = None
     accept: Acceptance | None = None
+    labels: LabelSet | None = None
 
 
 def load_recipe(path: Path) -> Recipe:

@@ -185,9 +185,16 @@ def compare_answers(plan: Plan, model: Any, processor: Any, pipeline: Pipeline, 
     return Answers(equal, len(examples), worst)
 
 
-def compare_outputs(plan: Plan, model: Any, processor: Any, pipeline: Model, examples: Sequence[Example]) -> Answers:
-    """Outputs of the bundle against those of the checkpoint's own forward pass; an answer is which text a picture is
-    most like, of those of all examples.
+def compare_outputs(
+    plan: Plan,
+    model: Any,
+    processor: Any,
+    opened: Model,
+    examples: Sequence[Example],
+    labels: np.ndarray | None = None,
+) -> Answers:
+    """Outputs of the bundle against those of the checkpoint's own forward pass; an answer is which of the ``labels`` a
+    picture is most like, float32 ``[labels, width]``, or which text of those of all examples.
 
     Raises:
         QualityError: an output is farther from torch than the recipe accepts.
@@ -198,19 +205,22 @@ def compare_outputs(plan: Plan, model: Any, processor: Any, pipeline: Model, exa
     for example in examples:
         request = example.request()
         wanted.append(reference(model, processor, request))
-        found.append(pipeline.engine.encode(pipeline.prepare(request)))
+        found.append(opened.engine.encode(opened.prepare(request)))
         for name, want in wanted[-1].items():
             score.add(want, found[-1][name], example.name, name)
     judge_agreement(plan.accept, score.result())
-    best, ours = (_most_alike(similarity(model), each) for each in (wanted, found))
+    names, scores = tuple(wanted[0]), similarity(model)
+    best, ours = (_most_alike(scores, each, names, labels) for each in (wanted, found))
     other = [example.name for example, one, two in zip(examples, best, ours, strict=True) if one != two]
     return Answers(len(examples) - len(other), len(examples), f"{other[0]} is like another text" if other else "")
 
 
-def _most_alike(similarity: Similarity, embedded: Sequence[Tensors]) -> list[int]:
-    """Of each example's first output, the example whose second one it is most like."""
-    one, two = (np.concatenate([tensors[name] for tensors in embedded]) for name in embedded[0])
-    nearest: list[int] = similarity.logits(one, two).argmax(-1).tolist()
+def _most_alike(
+    similarity: Similarity, embedded: Sequence[Tensors], names: Sequence[str], labels: np.ndarray | None
+) -> list[int]:
+    """Of each example's first embedding, the label, or the example whose second one, it is most like."""
+    one, *others = (np.concatenate([tensors[name] for tensors in embedded]) for name in names)
+    nearest: list[int] = similarity.logits(one, others[0] if labels is None else labels).argmax(-1).tolist()
     return nearest
 
 

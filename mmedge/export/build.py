@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,7 +44,7 @@ from mmedge.export.forms import ENGINE as FORM_ENGINE
 from mmedge.export.forms import has_form, share_weights, trace_form, with_form
 from mmedge.export.layout import inner_edges, plan_graph
 from mmedge.export.load import Checkpoint, load_model
-from mmedge.export.pack import make_manifest, pack_assets, pack_golden
+from mmedge.export.pack import make_manifest, pack_assets, pack_golden, pack_labels
 from mmedge.export.prepare import prepare
 from mmedge.export.quantize import Quantized, in_half, quantize
 from mmedge.export.rounding import has_half, spell_rounding
@@ -52,7 +53,10 @@ from mmedge.export.stages import Stages, Watcher
 from mmedge.export.tidy import tidy, write
 from mmedge.export.trace import trace
 from mmedge.media.image import decode_picture, read_picture
+from mmedge.runtime.classify import Labels, check_templates, embed_labels
+from mmedge.runtime.encoder import SUFFIX, Encoder
 from mmedge.runtime.engine import Engine, arranging
+from mmedge.runtime.model import Opened
 from mmedge.runtime.pipeline import Pipeline
 
 OWN_PICTURES = "`--calibration FOLDER` with some of your own is safer"
@@ -84,6 +88,8 @@ def export(
     precision: str | None = None,
     recipe: Path | str | None = None,
     calibration: Path | str | None = None,
+    labels: Path | str | None = None,
+    templates: Sequence[str] = (),
     force: bool = False,
     allow_nonfinite: bool = False,
     skip_bad: float = 0.0,
@@ -92,8 +98,10 @@ def export(
     """Export ``model`` (a folder, a Hub name or ``builtin:NAME``) to the bundle ``output``.
 
     Without ``recipe``, the one that ships for this model is taken if there is one; the other arguments, and ``model``,
-    replace single fields of it. ``skip_bad`` is the share of calibration samples that may be unreadable. Interrupted,
-    torch may go on tracing in the background for a while; a later export waits for that.
+    replace single fields of it. With a file of ``labels``, one a line, a model that embeds becomes a classifier of
+    pictures; ``templates`` make texts of them (`core.recipe.LabelSet`). ``skip_bad`` is the share of calibration
+    samples that may be unreadable. Interrupted, torch may go on tracing in the background for a while; a later export
+    waits for that.
 
     Raises:
         MmedgeError: its children say what is wrong; nothing is left behind.
@@ -102,8 +110,14 @@ def export(
     if not 0 <= skip_bad < 1:
         raise UsageError(f"`--skip-bad` is {skip_bad:g}, expected a share from 0 to below 1")
     with stages.stage("plan") as note:
-        checkpoint, plan, samples, costs, found = prepare(
-            model, recipe, target=target, precision=precision, calibration=calibration
+        checkpoint, plan, samples, names, costs, found = prepare(
+            model,
+            recipe,
+            target=target,
+            precision=precision,
+            calibration=calibration,
+            labels=labels,
+            templates=templates,
         )
         if problem := too_large(costs, plan.target):
             raise problem
@@ -119,9 +133,12 @@ def export(
         work = draft.folder / "work"
         work.mkdir()
         judged, rest, few = hold_out(samples)
-        examples = make_examples(judged, plan.family.tasks(plan.config), work, skip_bad=skip_bad > 0)
+        examples = make_examples(judged, plan.tasks, work, skip_bad=skip_bad > 0)
         source = _load(stages, checkpoint, allow_nonfinite)
         traced = [_trace(stages, plan, source, index, work) for index in range(len(plan.components))]
+        classes = _embed_labels(stages, plan, source, traced, names, work) if names else None
+        if classes:
+            plan, traced = _without_texts(plan, traced)
         rest = rest or tuple(Sample(example.name, example.picture, example.text) for example in examples)
         feeds, doubts = _calibrate(stages, plan, source, traced, rest, work, skip_bad)
         graphs, warnings = _quantize(stages, plan, traced, feeds, work, draft.folder)
@@ -129,8 +146,8 @@ def export(
             doubts = (*doubts, f"float16 keeps in float32 what was large on {len(rest)} drawn pictures: {OWN_PICTURES}")
         warnings += (*((*doubts, *few) if feeds else ()), *_check(stages, plan, graphs, draft.folder))
         files = _judged_files(graphs, draft.folder, work)
-        judgement = _judge(stages, plan, source, graphs, files, examples)
-        bundle = _pack(stages, plan, source, graphs, files, examples, judgement, warnings, draft)
+        judgement = _judge(stages, plan, source, graphs, files, examples, classes)
+        bundle = _pack(stages, plan, source, graphs, files, examples, judgement, warnings, classes, draft)
     return Report(
         readable(str(bundle.path)), tuple(stages.done), judgement.agreement, judgement.answers, tuple(warnings)
     )
@@ -162,6 +179,26 @@ def _trace(stages: Stages, plan: Plan, source: Source, index: int, work: Path) -
     return graph
 
 
+def _embed_labels(
+    stages: Stages, plan: Plan, source: Source, traced: Sequence[Graph], names: Sequence[str], work: Path
+) -> Labels:
+    """By the float graphs, whatever the device is going to have."""
+    labels = plan.recipe.labels
+    assert labels and plan.family.similarity
+    files = {graph.component: work / Path(graph.file).name for graph in traced}
+    with stages.stage("labels") as note, _opened_model(Encoder, plan, source, traced, files) as encoder:
+        note(f"{len(names)} labels")
+        return embed_labels(encoder, names, check_templates(labels.templates))
+
+
+def _without_texts(plan: Plan, traced: Sequence[Graph]) -> tuple[Plan, list[Graph]]:
+    """The plan and the graphs of what still runs where the labels are numbers."""
+    kept = [graph for graph in traced if not any(port.name == f"text{SUFFIX}" for port in graph.outputs)]
+    names = {graph.component for graph in kept}
+    components = tuple(component for component in plan.components if component.name in names)
+    return replace(plan, components=components, choices={name: plan.choices[name] for name in names}), kept
+
+
 def _calibrate(
     stages: Stages,
     plan: Plan,
@@ -183,7 +220,7 @@ def _calibrate(
     calibration = plan.recipe.calibration or Calibration(files="")
     chosen = choose_samples(samples, calibration.samples)
     files = {graph.component: work / Path(graph.file).name for graph in traced}
-    with stages.stage("calibrate") as note, _pipeline(plan, source, traced, files) as pipeline:
+    with stages.stage("calibrate") as note, _opened_model(Pipeline, plan, source, traced, files) as pipeline:
         sessions = pipeline.engine.sessions
         recorders = {graph.component: _recorder(sessions, graph, work) for graph in wanted}
         engine = Engine(traced, {**sessions, **recorders}, arranging(plan.family, plan.config))
@@ -295,16 +332,20 @@ def _judge(
     graphs: Sequence[Graph],
     files: dict[str, Path],
     examples: Sequence[Example],
+    classes: Labels | None,
 ) -> Judgement:
-    with stages.stage("agree") as note, _pipeline(plan, source, graphs, files) as pipeline:
+    with stages.stage("agree") as note, _opened_model(Pipeline, plan, source, graphs, files) as pipeline:
         difference = compare_preprocessing(pipeline, source.checkpoint.processor, examples)
         formed = [graph for graph in graphs if graph.made_for(REFERENCE) != graph]
         others = {graph.component: _opened(graph, files[graph.component]) for graph in formed}
         agreement = compare_graphs(plan, source.model, pipeline, examples, others)
         for session in others.values():
             session.close()
-        compare = compare_answers if plan.family.generate else compare_outputs
-        answers = compare(plan, source.model, source.checkpoint.processor, pipeline, examples)
+        torch = (source.model, source.checkpoint.processor)
+        if plan.family.generate:
+            answers = compare_answers(plan, *torch, pipeline, examples)
+        else:
+            answers = compare_outputs(plan, *torch, pipeline, examples, classes and classes.embeddings)
         judge(plan, agreement, answers)
         note(f"{answers.equal} of {answers.total} answers equal torch")
     return Judgement(agreement, answers, difference)
@@ -319,12 +360,15 @@ def _pack(
     examples: Sequence[Example],
     judgement: Judgement,
     warnings: Sequence[str],
+    classes: Labels | None,
     draft: Draft,
 ) -> Bundle:
     with stages.stage("pack"):
-        with _pipeline(plan, source, graphs, files) as pipeline:
+        with _opened_model(Pipeline, plan, source, graphs, files) as pipeline:
             golden = pack_golden(pipeline, examples, draft.folder)
-        assets = pack_assets(source.checkpoint.vocabulary, draft.folder)
+        assets = (
+            pack_labels(classes, draft.folder) if classes else pack_assets(source.checkpoint.vocabulary, draft.folder)
+        )
         manifest = make_manifest(
             plan,
             graphs,
@@ -340,14 +384,16 @@ def _pack(
         return draft.finish(manifest)
 
 
-def _pipeline(plan: Plan, source: Source, graphs: Sequence[Graph], files: dict[str, Path]) -> Pipeline:
+def _opened_model(
+    kind: type[Opened], plan: Plan, source: Source, graphs: Sequence[Graph], files: dict[str, Path]
+) -> Opened:
     """The graphs, opened from ``files`` on the reference backend, or in the form that is made for that."""
     own = [graph.made_for(REFERENCE) for graph in graphs]
     beside = [files[graph.component].with_name(Path(graph.file).name) for graph in own]
     opened = [path if graph.forms else files[graph.component] for graph, path in zip(graphs, beside, strict=True)]
     sessions = {graph.component: _opened(graph, path) for graph, path in zip(own, opened, strict=True)}
     engine = Engine(own, sessions, arranging(plan.family, plan.config))
-    return Pipeline(plan.family, plan.config, source.checkpoint.tokenizer, engine, plan.family.tasks(plan.config))
+    return kind(plan.family, plan.config, source.checkpoint.tokenizer, engine, plan.tasks)
 
 
 def _opened(graph: Graph, path: Path) -> Session:

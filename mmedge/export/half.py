@@ -28,7 +28,7 @@ the device sees may be several times what calibration saw."""
 SENSITIVE = ("LayerNormalization", "RMSNormalization", "InstanceNormalization", "GroupNormalization", "Softmax")
 """They add up squares or exponentials."""
 
-EXACT = ("Sin", "Cos", "Range", "Pow", "Exp", "Reciprocal", "ReduceMean", "ReduceSum", "ReduceSumSquare")
+EXACT = ("Sin", "Cos", "Range", "Pow", "Exp", "Reciprocal", "ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL2")
 """Rotary angles grow with the position, and norms that are spelled out add up squares: no engine guards these."""
 
 

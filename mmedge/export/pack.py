@@ -13,6 +13,7 @@ from mmedge.core.plan import Plan
 from mmedge.core.report import Agreement, Answers
 from mmedge.core.similarity import Similarity
 from mmedge.export.examples import Example
+from mmedge.runtime.classify import Labels, to_assets
 from mmedge.runtime.golden import prompt_arrays, record, stored, to_bytes
 from mmedge.runtime.pipeline import Pipeline
 
@@ -30,6 +31,14 @@ def pack_assets(vocabulary: bytes, folder: Path) -> dict[str, str]:
     return {"tokenizer": "assets/tokenizer.json"}
 
 
+def pack_labels(labels: Labels, folder: Path) -> dict[str, str]:
+    """What pictures are told apart by, in place of a tokenizer."""
+    (folder / "assets").mkdir()
+    for name, content in to_assets(labels).items():
+        (folder / "assets" / name).write_bytes(content)
+    return {name: f"assets/{name}" for name in to_assets(labels)}
+
+
 def pack_golden(pipeline: Pipeline, examples: Sequence[Example], folder: Path) -> tuple[Golden, ...]:
     """Answer the first examples and keep inputs, outputs and tokens beside the picture."""
     return tuple(_pack_one(pipeline, example, index, folder) for index, example in enumerate(examples[:GOLDEN]))
@@ -43,7 +52,7 @@ def _pack_one(pipeline: Pipeline, example: Example, index: int, folder: Path) ->
     (place / "picture.png").write_bytes(example.picture.read_bytes())
     (place / "inputs.npz").write_bytes(to_bytes(stored(prompt_arrays(prompt))))
     (place / "outputs.npz").write_bytes(to_bytes(seen.outputs))
-    text = pipeline.tokenizer.decode(list(seen.tokens))
+    text = pipeline.tokenizer.decode(list(seen.tokens)) if seen.tokens else ""
     return Golden(f"golden/{index}", example.task, example.text, seen.tokens, text)
 
 
@@ -66,7 +75,7 @@ def make_manifest(
         title=plan.recipe.title,
         model=_public_name(plan.recipe.model),
         family=plan.family.name,
-        tasks=plan.family.tasks(plan.config),
+        tasks=plan.tasks,
         target=plan.target,
         graphs=tuple(graphs),
         config=dict(plan.config),

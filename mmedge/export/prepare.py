@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,13 +11,14 @@ import msgspec.structs
 from mmedge.core import find
 from mmedge.core.names import readable
 from mmedge.core.plan import Plan, make_plan
-from mmedge.core.recipe import Calibration, Recipe, load_recipe
+from mmedge.core.recipe import Calibration, LabelSet, Recipe, load_recipe
 from mmedge.core.samples import Sample, read_samples
 from mmedge.errors import UsageError
 from mmedge.export.belong import check_belonging
 from mmedge.export.estimate import Estimate, estimate
 from mmedge.export.fetch import find_checkpoint
 from mmedge.export.load import Checkpoint, read_checkpoint
+from mmedge.runtime.classify import check_templates, read_labels
 
 
 class Prepared(NamedTuple):
@@ -26,6 +28,8 @@ class Prepared(NamedTuple):
     plan: Plan
     samples: tuple[Sample, ...]
     """For calibration."""
+    labels: tuple[str, ...]
+    """What pictures shall be told apart by; none where nobody says."""
     costs: Estimate
     recipe: Path | None
     """Where it was found, named or as the one that ships for this model."""
@@ -38,6 +42,8 @@ def prepare(
     target: str | None = None,
     precision: str | None = None,
     calibration: Path | str | None = None,
+    labels: Path | str | None = None,
+    templates: Sequence[str] = (),
 ) -> Prepared:
     """Read all but the weights of ``model``; the arguments are those of `mmedge.export.build.export`.
 
@@ -45,12 +51,28 @@ def prepare(
         MmedgeError: its children say what cannot be done.
     """
     request, path = choose_recipe(model, recipe, target=target, precision=precision, calibration=calibration)
+    if labels or templates:
+        request = msgspec.structs.replace(request, labels=_label_set(request.labels, labels, templates))
+    names = _read_labels(request.labels, path) if request.labels else ()
     wanted = find.target(request.target)
     checkpoint = read_checkpoint(find_checkpoint(request.model, request.revision))
     plan = make_plan(request, wanted, checkpoint.family, checkpoint.config)
     check_belonging(checkpoint, plan)
     samples = read_samples(request.calibration.files, path and path.parent) if request.calibration else ()
-    return Prepared(checkpoint, plan, samples, estimate(plan, checkpoint), path)
+    return Prepared(checkpoint, plan, samples, names, estimate(plan, checkpoint), path)
+
+
+def _label_set(own: LabelSet | None, labels: Path | str | None, templates: Sequence[str]) -> LabelSet:
+    """The recipe's, with the given fields replaced."""
+    if not (labels or own):
+        raise UsageError("templates are given, and no labels", hint="--labels labels.txt")
+    file = str(Path(labels).resolve()) if labels else own.file if own else ""
+    return LabelSet(file, tuple(templates) or (own.templates if own else ()))
+
+
+def _read_labels(labels: LabelSet, recipe: Path | None) -> tuple[str, ...]:
+    check_templates(labels.templates)
+    return read_labels((recipe.parent if recipe else Path()) / labels.file)
 
 
 def choose_recipe(

@@ -14,7 +14,7 @@ import io
 import logging
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from typing import Any
 
@@ -23,7 +23,7 @@ import torch
 
 from mmedge.backends._cache import UNSEEN
 from mmedge.core.family import Component
-from mmedge.core.ports import Port
+from mmedge.core.ports import Port, Span
 from mmedge.errors import ModelError
 from mmedge.export.cache import make_cache
 from mmedge.export.lower import OLDEST, lower
@@ -84,7 +84,7 @@ def trace(component: Component, model: torch.nn.Module, opset: int) -> onnx_ir.M
     """
     module = TracedComponent(component, model).eval()
     sample = {_parameter(port): sample_tensor(port) for port in module.inputs}
-    shapes = _dynamic_shapes(module.inputs)
+    shapes = _dynamic_shapes(module.inputs, component.sizes)
     written = max(opset, OLDEST)
 
     def exported() -> onnx_ir.Model:
@@ -187,13 +187,18 @@ def _named(ports: tuple[Port, ...], tensors: Any) -> dict[str, torch.Tensor]:
     return {port.name: tensor for port, tensor in zip(ports, tensors, strict=True)}
 
 
-def _dynamic_shapes(ports: tuple[Port, ...]) -> dict[str, dict[int, Any]]:
+def _dynamic_shapes(ports: tuple[Port, ...], spans: Mapping[str, Span]) -> dict[str, dict[int, Any]]:
     words = {size for port in ports for size in port.shape if isinstance(size, str)}
-    sizes = {word: torch.export.Dim(word) for word in sorted(words)}
+    sizes = {word: torch.export.Dim(word, max=_largest(spans.get(word))) for word in sorted(words)}
     return {
         _parameter(port): {axis: sizes[size] for axis, size in enumerate(port.shape) if isinstance(size, str)}
         for port in ports
     }
+
+
+def _largest(span: Span | None) -> int | None:
+    """A model that looks its positions up in a table cannot be traced without."""
+    return span.largest if span else None
 
 
 def _transformers_export(

@@ -70,17 +70,18 @@ def unit(features: torch.Tensor) -> torch.Tensor:
 
 def softmax(model: Any) -> Similarity:
     """Of models trained to tell the right one of several."""
-    return Similarity(float(model.logit_scale.exp()))
+    return Similarity(float(model.logit_scale.detach().exp()))
 
 
 def reference(model: Any, processor: Any, request: Request, **settings: Any) -> Tensors:
-    """What the checkpoint's own processor and forward pass make of pictures and a text; ``settings`` are the
-    processor's."""
+    """What the checkpoint's own processor and forward pass make of pictures, and of a text if there is one;
+    ``settings`` are the processor's."""
     import torch
     from PIL import Image
 
     images = [Image.fromarray(image) for image in request.images]
-    inputs = processor(text=[request.text], images=images, return_tensors="pt", **settings)
+    inputs = processor(text=[request.text or ""], images=images, return_tensors="pt", **settings)
     with torch.inference_mode():
         outputs = model(**inputs)
-    return {name: np.asarray(outputs[name]) for name in ("image_embeds", "text_embeds")}
+    names = ("image_embeds", *(("text_embeds",) if request.text is not None else ()))
+    return {name: np.asarray(outputs[name]) for name in names}

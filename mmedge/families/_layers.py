@@ -126,16 +126,16 @@ def capped(scores: torch.Tensor, cap: float | None) -> torch.Tensor:
     return (scores / cap).tanh() * cap if cap else scores
 
 
-def encode(layer: Any, hidden: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """A layer of a transformer that normalises first (SigLIP, CLIP); each row looks at every other, or as the ``bias``
-    of the attention scores lets it."""
+def encode(layer: Any, hidden: torch.Tensor, *, causal: bool = False) -> torch.Tensor:
+    """A layer of a transformer that normalises first (SigLIP, CLIP); each row looks at every other, or where it is
+    ``causal`` at itself and those before."""
     import torch
 
     attention = layer.self_attn
     parts = (attention.q_proj, attention.k_proj, attention.v_proj)
     split = joined(parts)(layer.layer_norm1(hidden)).chunk(3, dim=-1)
     query, key, value = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in split)
-    context = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+    context = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=causal)
     hidden = hidden + attention.out_proj(context.transpose(1, 2).flatten(2))
     return hidden + layer.mlp(layer.layer_norm2(hidden))
 

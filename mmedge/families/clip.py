@@ -81,9 +81,8 @@ def _read(model: Any, text_ids: torch.Tensor) -> tuple[torch.Tensor]:
     tower, length = model.text_model, text_ids.shape[1]
     positions = tower.embeddings.position_embedding.weight[:length]
     hidden = tower.embeddings.token_embedding(text_ids) + positions[None]
-    later = torch.full((length, length), layers.UNSEEN).triu(1)
     for layer in tower.encoder.layers:
-        hidden = layers.encode(layer, hidden, later[None, None])
+        hidden = layers.encode(layer, hidden, causal=True)
     end = model.config.text_config.eos_token_id
     marks = text_ids if end == OLD_END else (text_ids == end).int()
     rows = torch.arange(text_ids.shape[0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from mmedge.core.ports import Tensors
 from mmedge.core.similarity import Similarity
 from mmedge.errors import BundleError, UsageError
 from mmedge.runtime.clock import Clock
-from mmedge.runtime.model import Model, open_model
+from mmedge.runtime.model import Model, check_task, open_model
 from mmedge.runtime.subjects import Source, look
 
 TOGETHER = 8
@@ -39,9 +39,7 @@ class Encoder(Model):
             InputError: a picture cannot be used.
             UsageError: the bundle embeds no pictures.
         """
-        clock = clock or Clock()
-        seen = (look(picture, clock).pixels for picture in pictures)
-        return self._embed("image", (Request((pixels,)) for pixels in seen), clock)
+        return self.embed("image", pictures, clock=clock)
 
     def texts(self, texts: Iterable[str], *, clock: Clock | None = None) -> np.ndarray:
         """float32 ``[texts, width]``.
@@ -50,28 +48,41 @@ class Encoder(Model):
             InputError: a text is no Unicode, or too long.
             UsageError: the bundle embeds no texts.
         """
-        return self._embed("text", (Request(text=text) for text in texts), clock or Clock())
+        return self.embed("text", texts, clock=clock)
 
-    def _embed(self, modality: str, requests: Iterable[Request], clock: Clock) -> np.ndarray:
+    def embed(self, modality: str, sources: Iterable[Source], *, clock: Clock | None = None) -> np.ndarray:
+        """What each source of a modality means, float32 ``[sources, width]``; a few of them at once."""
+        clock = clock or Clock()
+        return self.run(modality, (self.prompt(modality, source, clock=clock) for source in sources), clock=clock)
+
+    def prompt(self, modality: str, source: Source, *, clock: Clock | None = None) -> Prompt:
+        """One source, read and prepared.
+
+        Raises:
+            InputError: it cannot be used.
+            UsageError: the bundle embeds nothing of this modality.
+        """
         if modality not in self.modalities:
             raise UsageError(f"this bundle does not embed `{modality}`", hint=f"it does: {', '.join(self.modalities)}")
-        rows: list[np.ndarray] = []
-        waiting = iter(requests)
-        while prompts := list(self._prepared(islice(waiting, TOGETHER), clock)):
+        clock = clock or Clock()
+        request = Request(text=str(source)) if modality == "text" else Request((look(source, clock).pixels,))
+        with clock.stage("preprocess"):
+            return self.prepare(request)
+
+    def run(self, modality: str, prompts: Iterable[Prompt], *, clock: Clock | None = None) -> np.ndarray:
+        """What prompts of a modality mean, float32 ``[prompts, width]``."""
+        clock = clock or Clock()
+        rows, waiting = [np.zeros((0, self.width), np.float32)], iter(prompts)
+        while together := [prompt.feeds for prompt in islice(waiting, TOGETHER)]:
             with clock.stage("encode"):
-                rows.append(
-                    self.engine.encode(Prompt(stacked([prompt.feeds for prompt in prompts])))[modality + SUFFIX]
-                )
-        return np.concatenate(rows) if rows else np.zeros((0, self._width(modality)), np.float32)
+                rows.append(self.engine.encode(Prompt(stacked(together)))[f"{modality}{SUFFIX}"])
+        return np.concatenate(rows)
 
-    def _prepared(self, requests: Iterable[Request], clock: Clock) -> Iterator[Prompt]:
-        for request in requests:
-            with clock.stage("preprocess"):
-                yield self.prepare(request)
-
-    def _width(self, modality: str) -> int:
+    @property
+    def width(self) -> int:
+        """Numbers in an embedding."""
         ports = (port for graph in self.engine.graphs for port in graph.outputs)
-        return int(next(port.shape[-1] for port in ports if port.name == modality + SUFFIX))
+        return int(next(port.shape[-1] for port in ports if port.name.endswith(SUFFIX)))
 
 
 SUFFIX = "_embeds"
@@ -99,15 +110,13 @@ def load_encoder(path: Path | str, *, backend: str | None = None, threads: int =
     return open_encoder(open_bundle(Path(path)), backend=backend, threads=threads)
 
 
-def open_encoder(bundle: Bundle, *, backend: str | None = None, threads: int = 0) -> Encoder:
-    """As `mmedge.runtime.model.open_model`.
+def open_encoder(bundle: Bundle, task: str = "embed", *, backend: str | None = None, threads: int = 0) -> Encoder:
+    """As `mmedge.runtime.model.open_model`, to embed for this ``task``.
 
     Raises:
-        UsageError: the bundle embeds nothing.
+        UsageError: the bundle cannot do the task.
     """
-    if "embed" not in bundle.manifest.tasks:
-        tasks = ", ".join(bundle.manifest.tasks)
-        raise UsageError(f"the bundle `{bundle.path}` embeds nothing", hint=f"it can: {tasks}")
+    check_task(task, bundle.manifest.tasks)
     if not (similarity := bundle.manifest.similarity):
         raise BundleError(f"bundle `{bundle.path}` does not say how embeddings are compared", hint="export it again")
     encoder = open_model(bundle, Encoder, backend=backend, threads=threads)

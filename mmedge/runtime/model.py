@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from types import TracebackType
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from msgspec.structs import replace
 
@@ -27,25 +28,27 @@ class Model:
         self,
         family: Family,
         config: Config,
-        tokenizer: Tokenizer,
+        tokenizer: Tokenizer | None,
         engine: Engine,
         tasks: tuple[str, ...],
         backends: dict[str, str] | None = None,
     ) -> None:
         self.family = family
         self.config = config
-        self.tokenizer = tokenizer
+        self._tokenizer = tokenizer
         self.engine = engine
         self.tasks = tasks
         self.backends = backends or {}
 
-    def check_task(self, task: str) -> None:
+    @property
+    def tokenizer(self) -> Tokenizer:
         """
         Raises:
-            UsageError: the bundle cannot do this task.
+            BundleError: the bundle reads no texts.
         """
-        if task not in self.tasks:
-            raise UsageError(f"this bundle cannot `{task}`", hint=f"it can: {', '.join(self.tasks)}")
+        if self._tokenizer is None:
+            raise BundleError("the bundle has no tokenizer, it reads no texts")
+        return self._tokenizer
 
     def prepare(self, request: Request) -> Prompt:
         """The request as the family's numbers.
@@ -55,7 +58,7 @@ class Model:
             BundleError: the configuration, which may be anyone's, cannot be.
         """
         try:
-            prompt = self.family.prepare(self.config, self.tokenizer, request)
+            prompt = self.family.prepare(self.config, cast(Tokenizer, self._tokenizer), request)
             if type(prompt.capacity) is not int:
                 raise TypeError(f"{prompt.capacity!r} is no number of positions")
         except (AttributeError, ArithmeticError, LookupError, TypeError, ValueError) as error:
@@ -106,8 +109,6 @@ def open_model(
     manifest = bundle.manifest
     _check_threads(threads)
     family = _family_of(bundle)
-    tidy = manifest.config["text"]["clean_up_tokenization_spaces"]
-    tokenizer = Tokenizer(bundle.read(manifest.assets["tokenizer"]), clean_up_spaces=tidy)
 
     def open_graph(graph: Graph, chosen: Backend) -> Session:
         own = graph.made_for(chosen.name)
@@ -117,7 +118,22 @@ def open_model(
     backends = {component: engine.name for component, engine in engines.items()}
     graphs = [graph.made_for(backends[graph.component]) for graph in manifest.graphs]
     engine = Engine(graphs, sessions, arranging(family, manifest.config), remember=remember)
-    return kind(family, manifest.config, tokenizer, engine, manifest.tasks, backends)
+    return kind(family, manifest.config, _tokenizer_of(bundle), engine, manifest.tasks, backends)
+
+
+def _tokenizer_of(bundle: Bundle) -> Tokenizer | None:
+    if not (name := bundle.manifest.assets.get("tokenizer")):
+        return None
+    return Tokenizer(bundle.read(name), clean_up_spaces=bundle.manifest.config["text"]["clean_up_tokenization_spaces"])
+
+
+def check_task(task: str, tasks: Sequence[str]) -> None:
+    """
+    Raises:
+        UsageError: a bundle cannot do this task; it names those that it can.
+    """
+    if task not in tasks:
+        raise UsageError(f"this bundle cannot `{task}`", hint=f"it can: {', '.join(tasks)}")
 
 
 def _family_of(bundle: Bundle) -> Family:

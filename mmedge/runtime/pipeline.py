@@ -18,7 +18,7 @@ from mmedge.media.text import StreamingDetokenizer
 from mmedge.runtime.clock import Clock
 from mmedge.runtime.decode import decode, picking
 from mmedge.runtime.lookup import decode_ahead
-from mmedge.runtime.model import Model, open_model
+from mmedge.runtime.model import Model, check_task, open_model
 from mmedge.runtime.pick import Pick, greedy
 from mmedge.runtime.subjects import Source, Subject, apart, look
 from mmedge.runtime.together import decode_together
@@ -103,7 +103,7 @@ class Pipeline(Model):
             InputError: the picture or the text cannot be used.
             UsageError: the bundle cannot do this task.
         """
-        self.check_task(task)
+        check_task(task, self.tasks)
         clock = clock or Clock()
         given, video = apart(subjects)
         seen = [look(picture, clock, reject_animated=reject_animated) for picture in given]
@@ -136,7 +136,7 @@ class Pipeline(Model):
         """
         if not self.goes_together or len(pictures) < 2:
             return [self.answer(task, picture, text, limit=limit) for picture in pictures]
-        self.check_task(task)
+        check_task(task, self.tasks)
         clock = Clock()
         seen = [look(picture, clock) for picture in pictures]
         with clock.stage("preprocess"):

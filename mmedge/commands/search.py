@@ -1,0 +1,85 @@
+"""``mmedge search``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mmedge.commands._shown_answers import for_terminal, json_line
+from mmedge.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mmedge.runtime.index import About, Hit, Index
+
+
+def search(
+    index: Path,
+    text: str | None = None,
+    /,
+    *,
+    image: str | None = None,
+    top: int = 10,
+    modality: str | None = None,
+    bundle: Path | None = None,
+    backend: str | None = None,
+    threads: int = 0,
+    json: bool = False,
+) -> int:
+    """Find what in an index is most like a text or a picture.
+
+    Args:
+        index: A file that `mmedge index` wrote.
+        text: What to look for, in words.
+        image: What to look for, as a picture.
+        top: How many are told.
+        modality: Look among pictures (image) or texts (text) alone.
+        bundle: The bundle that the index was made by, where that is elsewhere now.
+        backend: Run every graph on this engine instead of the target's choice.
+        threads: CPU threads; 0 means all cores.
+        json: One JSON object per hit: name, modality, cosine.
+    """
+    from mmedge.core.bundle import open_bundle
+    from mmedge.runtime.encoder import open_encoder
+    from mmedge.runtime.index import check_bundle, open_index
+
+    if (text is None) == (image is None):
+        problem = "nothing is named to look for" if text is None else "a text and a picture are named"
+        raise UsageError(problem, hint='mmedge search INDEX "a red bicycle", or --image query.jpg')
+    if top < 1:
+        raise UsageError(f"--top is {top}, it must be at least 1")
+    with open_index(index) as opened:
+        known = open_bundle(_bundle(opened.about, bundle))
+        check_bundle(opened.about, known.digest, index)
+        with open_encoder(known, backend=backend, threads=threads) as encoder:
+            query = encoder.texts([text])[0] if text is not None else encoder.images([str(image)])[0]
+        for hit in _found(opened, query, top, modality):
+            _show(hit, json)
+    return 0
+
+
+def _bundle(about: About, named: Path | None) -> Path:
+    path = named or Path(about.bundle)
+    if not named and not path.is_dir():
+        raise UsageError(f"the bundle `{path}` of the index is not there any more", hint="name it with --bundle")
+    return path
+
+
+def _found(opened: Index, query: np.ndarray, top: int, modality: str | None) -> list[Hit]:
+    from mmedge.runtime.index import Hit, nearest
+
+    items, vectors = opened.read(modality)
+    if not items:
+        what = f"nothing of the modality `{modality}`" if modality else "nothing"
+        raise UsageError(f"`{opened.path}` has {what} in it")
+    return [Hit(items[place].name, items[place].modality, cosine) for place, cosine in nearest(vectors, query, top)]
+
+
+def _show(hit: Hit, json: bool) -> None:
+    if json:
+        import msgspec
+
+        print(json_line(msgspec.to_builtins(hit)), flush=True)
+    else:
+        print(f"{hit.cosine:7.4f}  {for_terminal(hit.name)}", flush=True)

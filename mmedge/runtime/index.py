@@ -1,0 +1,285 @@
+"""An index: one file with what many things embed to, searched by what one thing embeds to.
+
+It is an SQLite database, so whatever happens it is as it was before or after a batch; vectors are kept as float32,
+float16, or int8 with a scale of its own for each. A search is exact: one product with all vectors.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from msgspec import Struct
+
+from mmedge.core.whole_file import check_place
+from mmedge.errors import BundleError, InputError, ResourceError, UsageError
+
+SCHEMA = 1
+MAGIC = b"SQLite format 3\0"
+APPLICATION = 0x6D6D6567
+"""Tells our databases from others: ``mmeg``."""
+PRECISIONS = ("float32", "float16", "int8")
+_TABLES = """
+CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE items (
+    name TEXT NOT NULL, modality TEXT NOT NULL, state TEXT NOT NULL, vector BLOB NOT NULL,
+    PRIMARY KEY (name, modality)
+);
+"""
+
+
+class About(Struct, frozen=True):
+    """What an index was made with."""
+
+    digest: str
+    """Of the bundle."""
+    bundle: str
+    """Where that was."""
+    width: int
+    precision: str
+
+
+class Item(Struct, frozen=True):
+    """What is in an index: a file or a text; ``state`` changes when it does."""
+
+    name: str
+    modality: str
+    state: str
+
+
+class Hit(Struct, frozen=True):
+    """Something that was found."""
+
+    name: str
+    modality: str
+    cosine: float
+
+
+class Index:
+    """An open index; use it in a ``with`` block."""
+
+    def __init__(self, path: Path, database: sqlite3.Connection, about: About) -> None:
+        self.path = path
+        self.about = about
+        self._database = database
+
+    def states(self) -> dict[tuple[str, str], str]:
+        """Of everything in it, by name and modality."""
+        with reported(self.path):
+            rows = self._database.execute("SELECT name, modality, state FROM items")
+            return {(name, modality): state for name, modality, state in rows}
+
+    def add(self, items: Sequence[Item], embeddings: np.ndarray) -> None:
+        """Add a batch, float32 ``[items, width]``, or replace what has these names; on the disk when this returns."""
+        vectors = encoded(embeddings, self.about.precision)
+        rows = [(*_fields(item), vector) for item, vector in zip(items, vectors, strict=True)]
+        with reported(self.path), self._database:
+            self._database.executemany("INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?)", rows)
+
+    def remove(self, keys: Iterable[tuple[str, str]]) -> None:
+        """Forget things by name and modality."""
+        with reported(self.path), self._database:
+            self._database.executemany("DELETE FROM items WHERE name = ? AND modality = ?", keys)
+
+    def read(self, modality: str | None = None) -> tuple[list[Item], np.ndarray]:
+        """All items, or those of a modality, and their vectors, float32 ``[items, width]``.
+
+        Raises:
+            BundleError: a vector is not as long as it should be.
+        """
+        asked = "" if modality is None else " WHERE modality = ?"
+        with reported(self.path):
+            query = f"SELECT name, modality, state, vector FROM items{asked} ORDER BY rowid"
+            rows = self._database.execute(query, () if modality is None else (modality,)).fetchall()
+        length = LENGTHS[self.about.precision](self.about.width)
+        if bad := next((row for row in rows if len(row[3]) != length), None):
+            raise damaged(self.path, f"the vector of `{bad[0]}` is {len(bad[3])} bytes long, not {length}")
+        return [Item(*row[:3]) for row in rows], decoded([row[3] for row in rows], self.about)
+
+    def close(self) -> None:
+        self._database.close()
+
+    def __enter__(self) -> Index:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def nearest(vectors: np.ndarray, query: np.ndarray, count: int) -> list[tuple[int, float]]:
+    """The ``count`` rows of ``[n, width]`` that are nearest to ``query`` ``[width]`` and their cosines, the nearest
+    first; all have length 1."""
+    cosines = vectors @ query
+    count = min(count, len(cosines))
+    best = np.argpartition(-cosines, count - 1)[:count] if count else np.zeros(0, np.int64)
+    order = best[np.lexsort((best, -cosines[best]))]
+    return [(int(place), float(cosines[place])) for place in order]
+
+
+def encoded(embeddings: np.ndarray, precision: str) -> list[bytes]:
+    """Vectors as they are kept."""
+    if precision == "int8":
+        scales = np.maximum(np.abs(embeddings).max(-1, keepdims=True), np.finfo(np.float32).tiny) / 127
+        rounded = np.rint(embeddings / scales).astype(np.int8)
+        pairs = zip(scales.astype("<f4"), rounded, strict=True)
+        return [scale.tobytes() + row.tobytes() for scale, row in pairs]
+    return [row.tobytes() for row in embeddings.astype({"float32": "<f4", "float16": "<f2"}[precision])]
+
+
+LENGTHS = {"float32": lambda width: 4 * width, "float16": lambda width: 2 * width, "int8": lambda width: width + 4}
+"""Bytes of a vector."""
+
+
+def decoded(vectors: Sequence[bytes], about: About) -> np.ndarray:
+    """float32 ``[n, width]`` of length 1: rounding has changed it a little."""
+    raw = np.frombuffer(b"".join(vectors), np.uint8).reshape(len(vectors), -1)
+    if about.precision == "int8":
+        rows = raw[:, 4:].view(np.int8).astype(np.float32)  # a scale does not change where a vector points
+    else:
+        rows = raw.view({"float32": "<f4", "float16": "<f2"}[about.precision]).astype(np.float32)
+    lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
+    return np.divide(rows, lengths, out=rows, where=lengths > 0)
+
+
+@contextmanager
+def reported(path: Path) -> Iterator[None]:
+    """What the database complains of, as errors of ours."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error):
+            raise ResourceError(f"`{path}` is being written by another process", hint="wait for it") from error
+        raise ResourceError(f"cannot write `{path}`: {error}") from error
+    except sqlite3.DatabaseError as error:
+        raise damaged(path, str(error)) from error
+
+
+def damaged(path: Path, reason: str) -> BundleError:
+    """What to raise of a file that is not what was written."""
+    return BundleError(f"`{path}` is damaged: {reason}", hint="remove it and make it again with `mmedge index`")
+
+
+def open_index(path: Path) -> Index:
+    """Open an index to be searched.
+
+    Raises:
+        UsageError: there is none.
+        BundleError: the file is damaged or something else.
+    """
+    _check_file(path)
+    database = _connected(path, "ro")
+    try:
+        return Index(path, database, _about(path, database))
+    except BaseException:
+        database.close()
+        raise
+
+
+def make_index(path: Path, about: About) -> Index:
+    """Open an index to be added to, made unless it is there.
+
+    Raises:
+        UsageError: it was made by another bundle or in another precision, or it cannot be written there.
+        BundleError: the file is damaged or something else.
+    """
+    check_place(path)
+    if about.precision not in PRECISIONS:
+        raise UsageError(f"`{about.precision}` is no precision", hint=f"choose from: {', '.join(PRECISIONS)}")
+    if path.exists() and path.stat().st_size:
+        _check_file(path)
+    database = _connected(path, "rwc")
+    try:
+        with reported(path):
+            database.execute("PRAGMA synchronous = FULL")
+            if not database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                _create(database, about)
+        found = _about(path, database)
+        check_bundle(found, about.digest, path)
+        if found.precision != about.precision:
+            raise UsageError(f"`{path}` is in {found.precision}, not in {about.precision}", hint="name another file")
+        return Index(path, database, found)
+    except BaseException:
+        database.close()
+        raise
+
+
+def check_bundle(about: About, digest: str, path: Path) -> None:
+    """
+    Raises:
+        UsageError: vectors of one bundle say nothing to another.
+    """
+    if about.digest != digest:
+        raise UsageError(
+            f"`{path}` was made by another bundle: its digest is {about.digest[:12]}, this one's {digest[:12]}",
+            hint=f"use that of `{about.bundle}`, or make a new index",
+        )
+
+
+def _create(database: sqlite3.Connection, about: About) -> None:
+    values = {"schema": str(SCHEMA), **{name: str(getattr(about, name)) for name in About.__struct_fields__}}
+    with database:
+        database.execute("BEGIN IMMEDIATE")
+        for statement in _TABLES.split(";"):
+            database.execute(statement)
+        database.execute(f"PRAGMA application_id = {APPLICATION}")
+        database.executemany("INSERT INTO about VALUES (?, ?)", values.items())
+
+
+def _about(path: Path, database: sqlite3.Connection) -> About:
+    with reported(path):
+        if database.execute("PRAGMA application_id").fetchone()[0] != APPLICATION:
+            raise BundleError(f"`{path}` is no index of mmedge", hint="`mmedge index` makes one")
+        values = dict(database.execute("SELECT name, value FROM about"))
+    if values.get("schema") != str(SCHEMA):
+        raise BundleError(
+            f"`{path}` has schema {values.get('schema')}, this mmedge reads {SCHEMA}", hint="make it again"
+        )
+    try:
+        about = About(values["digest"], values["bundle"], int(values["width"]), values["precision"])
+    except (KeyError, ValueError) as error:
+        raise damaged(path, "it does not say what it was made with") from error
+    if about.precision not in PRECISIONS or about.width < 1:
+        raise damaged(path, f"its vectors are {about.width} wide in {about.precision}")
+    return about
+
+
+def _check_file(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            magic = file.read(len(MAGIC))
+    except OSError as error:
+        reason = (error.strerror or "").lower()
+        raise UsageError(f"there is no index at `{path}`: {reason}", hint="`mmedge index` makes one") from error
+    if magic != MAGIC:
+        raise BundleError(f"`{path}` is no index of mmedge", hint="`mmedge index` makes one")
+
+
+def _connected(path: Path, mode: str) -> sqlite3.Connection:
+    with reported(path):
+        return sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True, timeout=1)
+
+
+def _fields(item: Item) -> tuple[str, str, str]:
+    return item.name, item.modality, item.state
+
+
+def recall(exact: np.ndarray, kept: np.ndarray, queries: np.ndarray, count: int) -> float:
+    """Of the ``count`` nearest by ``exact`` vectors, the share that is among as many nearest by ``kept`` ones; the mean
+    over ``queries``, all float32 ``[n, width]``.
+
+    Raises:
+        InputError: there is nothing to search.
+    """
+    if not len(exact) or not len(queries):
+        raise InputError("the recall of nothing cannot be told")
+    shares = []
+    for query in queries:
+        want, got = ({place for place, _ in nearest(vectors, query, count)} for vectors in (exact, kept))
+        shares.append(len(want & got) / len(want))
+    return float(np.mean(shares))
