@@ -345,7 +345,7 @@ def _judge(
         if plan.family.generate:
             answers = compare_answers(plan, *torch, pipeline, examples)
         else:
-            answers = compare_outputs(plan, *torch, pipeline, examples, classes and classes.embeddings)
+            answers = compare_outputs(plan, *torch, pipeline, examples, classes.embeddings if classes else None)
         judge(plan, agreement, answers)
         note(f"{answers.equal} of {answers.total} answers equal torch")
     return Judgement(agreement, answers, difference)

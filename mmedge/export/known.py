@@ -51,4 +51,4 @@ def nearest(kind: str, architecture: str) -> list[str]:
 
 def _short(architecture: str) -> str:
     """Without what nearly all of them have in common."""
-    return architecture.removesuffix("ForConditionalGeneration")
+    return architecture.removesuffix("ForConditionalGeneration").removesuffix("Model")

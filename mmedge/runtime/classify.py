@@ -55,8 +55,8 @@ def read_labels(path: Path) -> tuple[str, ...]:
             raise InputError(f"`{path}` is longer than {LONGEST_FILE >> 20} MiB", hint="one label a line")
         lines = path.read_text("utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8"
-        raise InputError(f"cannot read the labels `{path}`: {reason.lower()}") from error
+        reason = (error.strerror or "").lower() if isinstance(error, OSError) else "it is not UTF-8"
+        raise InputError(f"cannot read the labels `{path}`: {reason}") from error
     return check_labels([line.strip() for line in lines if line.strip()], f"`{path}`")
 
 

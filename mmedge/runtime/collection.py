@@ -28,7 +28,7 @@ def items_of(sources: Sequence[Path], modalities: Sequence[str]) -> Iterator[Ite
             yield from _files_of(source, modalities)
         elif not source.is_file():
             raise UsageError(f"there is no file or folder `{source}`")
-        elif (modality := modality_of(source)) not in modalities:
+        elif (modality := modality_of(source)) is None or modality not in modalities:
             raise UsageError(f"`{source}` is nothing that this bundle embeds", hint=_readable(modalities))
         elif modality == "text":
             yield from (Item(line, modality, "") for line in _lines_of(source))
@@ -67,8 +67,8 @@ def _lines_of(path: Path) -> list[str]:
     try:
         lines = path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8"
-        raise InputError(f"cannot read the texts `{path}`: {reason.lower()}") from error
+        reason = (error.strerror or "").lower() if isinstance(error, OSError) else "it is not UTF-8"
+        raise InputError(f"cannot read the texts `{path}`: {reason}") from error
     return list(dict.fromkeys(line.strip() for line in lines if line.strip()))
 
 

@@ -144,7 +144,8 @@ def decoded(vectors: Sequence[bytes], about: About) -> np.ndarray:
     else:
         rows = raw.view({"float32": "<f4", "float16": "<f2"}[about.precision]).astype(np.float32)
     lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
-    return np.divide(rows, lengths, out=rows, where=lengths > 0)
+    np.divide(rows, lengths, out=rows, where=lengths > 0)
+    return rows
 
 
 @contextmanager
@@ -233,6 +234,9 @@ def _create(database: sqlite3.Connection, about: About) -> None:
 
 def _about(path: Path, database: sqlite3.Connection) -> About:
     with reported(path):
+        pages, size = (database.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
+        if (length := path.stat().st_size) < pages * size:
+            raise damaged(path, f"it is {length} bytes long, not {pages * size}")
         if database.execute("PRAGMA application_id").fetchone()[0] != APPLICATION:
             raise BundleError(f"`{path}` is no index of mmedge", hint="`mmedge index` makes one")
         values = dict(database.execute("SELECT name, value FROM about"))

@@ -53,7 +53,9 @@ def pipeline(requests) -> Pipeline:
     nothing = lambda *_: ()  # noqa: E731
     decoder = replay(logits_of=[1, 2, 3, STOP])
     engine = Engine((decoder.graph,), {"decoder": decoder})
-    family = Family("stub", (), nothing, nothing, prepare, nothing, ())
+    family = Family(
+        name="stub", architectures=(), tasks=nothing, components=nothing, prepare=prepare, generate=nothing, tiny=()
+    )
     return Pipeline(family, {}, Tokenizer(words.to_str().encode()), engine, ("chat",))
 
 

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import numpy as np
+from msgspec.structs import replace
 from PIL import Image
 
 from mmedge.core.samples import Sample
@@ -29,7 +30,7 @@ def test_drawn_pictures_of_several_sizes_fill_up(tmp_path):
     examples = make_examples(samples(tmp_path, 2), ("caption", "ask"), tmp_path)
     assert len(examples) == EXAMPLES
     assert [example.name for example in examples[:3]] == ["sample 0", "sample 1", "drawn 2"]
-    assert len({example.pixels().shape for example in examples[2:]}) > 3
+    assert len({example.request().images[0].shape for example in examples[2:]}) > 3
 
 
 def test_only_questions_have_a_text(tmp_path):
@@ -37,6 +38,12 @@ def test_only_questions_have_a_text(tmp_path):
     assert [example.text for example in examples[:4]] == [None, "why?", None, QUESTION]
 
 
+def test_what_is_embedded_has_a_text_each_its_caption_if_it_has_one(tmp_path):
+    with_caption = [replace(sample, caption="a hill") for sample in samples(tmp_path, 1)]
+    texts = [example.text for example in make_examples(with_caption, ("embed",), tmp_path)]
+    assert texts[0] == "a hill" and len({len(text) for text in texts}) == EXAMPLES
+
+
 def test_recorded_pictures_are_kept_small(tmp_path):
     first, *_ = make_examples(samples(tmp_path, 1), ("caption",), tmp_path)
-    assert max(first.pixels().shape) == 512
+    assert max(first.request().images[0].shape) == 512

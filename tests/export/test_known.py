@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from mmedge.core import find
 from mmedge.errors import ModelError
 from mmedge.export.known import family_of, nearest
 
@@ -23,7 +24,10 @@ def test_what_all_architectures_have_in_common_makes_none_near():
     assert nearest("whisper", "WhisperForConditionalGeneration") == []
 
 
-@pytest.mark.parametrize(("kind", "hint"), [("blipp", "nearest: blip"), ("whisper", "known: blip, gemma3, ")])
+KNOWN = f"known: {', '.join(find.names('families'))}"
+
+
+@pytest.mark.parametrize(("kind", "hint"), [("blipp", "nearest: blip"), ("unheard", KNOWN)])
 def test_an_unknown_type_is_refused_with_what_is_known(kind, hint):
     with pytest.raises(ModelError, match=f"`folder` is a model of type `{kind}`") as caught:
         family_of({"model_type": kind, "architectures": ["XModel"]}, Path("folder"))

@@ -81,8 +81,15 @@ def test_a_cache_that_grows_has_to_be_exported_anew(found):
     assert found({**STEP, **spans}, {**PROMPT, **spans}, cache=growing) == ["profiles/cache"]
 
 
-def test_a_batch_that_varies_is_refused(rejected):
-    assert rejected("float[batch,4] x => float[batch,4] y { y = Relu(x) }") == {"profiles/batch": ALL}
+def test_a_batch_that_varies_is_fine_where_nothing_is_kept_from_step_to_step(rejected):
+    assert rejected("float[batch,4] x => float[batch,4] y { y = Relu(x) }") == {}
+
+
+def test_a_batch_of_a_decoder_that_varies_is_refused(check, device):
+    profiles = tuple({**spans, "batch": Span(1, 1, 4)} for spans in (STEP, PROMPT))
+    inputs = (Port("words", "float32", ("batch", "length", 8)),)
+    found = check(decoder(), device, cache=CACHE, profiles=profiles, inputs=inputs, outputs=TOKEN)
+    assert "profiles/batch" in {each.check for each in found.of("error")}
 
 
 def test_shapes_that_do_not_fit_at_one_end_of_a_range_are_refused(check):
