@@ -138,7 +138,8 @@ LENGTHS = {"float32": lambda width: 4 * width, "float16": lambda width: 2 * widt
 
 def decoded(vectors: Sequence[bytes], about: About) -> np.ndarray:
     """float32 ``[n, width]`` of length 1: rounding has changed it a little."""
-    raw = np.frombuffer(b"".join(vectors), np.uint8).reshape(len(vectors), -1)
+    length = LENGTHS[about.precision](about.width)
+    raw = np.frombuffer(b"".join(vectors), np.uint8).reshape(len(vectors), length)
     if about.precision == "int8":
         rows = raw[:, 4:].view(np.int8).astype(np.float32)  # a scale does not change where a vector points
     else:
