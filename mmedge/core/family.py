@@ -27,6 +27,9 @@ STEP_INPUTS = ("input_ids", "position_ids", "logits_at")
 """Inputs that change at every decoding step: int64 ``[1, length]``, where positions may have several axes before; and
 int64 ``[asked]``, the places in the step whose logits are asked for."""
 
+MODALITIES = {"image": "pictures", "text": "texts", "audio": "sounds", "video": "videos"}
+"""What a request can hold, and how people call it."""
+
 NO_TOKENS = np.zeros(0, np.int64)
 
 

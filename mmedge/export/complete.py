@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmedge.core.strict_json import read_json
 from mmedge.errors import ModelError
 
-PICTURES, TOGETHER = "preprocessor_config.json", "processor_config.json"
-"""How pictures are read; newer checkpoints have it inside the second."""
+PREPARED, TOGETHER = "preprocessor_config.json", "processor_config.json"
+"""How pictures or sounds are read; newer checkpoints have it inside the second."""
+PARTS = {"image_processor": "how pictures are scaled and cut", "feature_extractor": "what is heard of sounds"}
+"""Of the second, and what they say."""
 VOCABULARIES = ("tokenizer.json", "*.model", "vocab.json", "vocab.txt")
 """One of these; the first is what `transformers` writes today."""
 SOMETIMES = (TOGETHER, "tokenizer_config.json")
 
 
-def check_complete(folder: Path) -> None:
-    """Refuse a checkpoint without what its processor is made of.
+def check_complete(folder: Path, reads: Sequence[str] = ("image",)) -> None:
+    """Refuse a checkpoint without what the processor of a model is made of that ``reads`` these modalities.
 
     Raises:
         ModelError: naming the file.
     """
-    if not (folder / PICTURES).is_file() and not _says_all(folder / TOGETHER):
+    part = "feature_extractor" if "image" not in reads else "image_processor"
+    if not (folder / PREPARED).is_file() and not _says_all(folder / TOGETHER, part):
         raise ModelError(
-            f"`{folder}` has no {PICTURES}, which says how pictures are scaled and cut",
+            f"`{folder}` has no {PREPARED}, which says {PARTS[part]}",
             hint="copy it from where the checkpoint is from",
         )
     if not any(path for pattern in VOCABULARIES for path in folder.glob(pattern)):
@@ -40,10 +44,10 @@ def ask_for_missing(folder: Path) -> str:
     return "do config.json and the processor's files belong together?"
 
 
-def _says_all(path: Path) -> bool:
+def _says_all(path: Path, part: str) -> bool:
     """Whether the settings of all parts of the processor are in one file."""
     try:
         settings = read_json(path.read_bytes(), deepest=64) if path.is_file() else {}
     except (OSError, ValueError):
         return True  # a damaged file is another complaint
-    return isinstance(settings, dict) and "image_processor" in settings
+    return isinstance(settings, dict) and part in settings

@@ -28,7 +28,8 @@ def byte_level(specials: Sequence[str], **named: str) -> PreTrainedTokenizerFast
 def save_processor(processor: Any, folder: Path, **settings: object) -> None:
     """As checkpoints on the Hub have it: files of its parts, and what it is told itself."""
     processor.tokenizer.save_pretrained(folder)
-    processor.image_processor.save_pretrained(folder)
+    for part in {"image_processor", "feature_extractor"} & vars(processor).keys():
+        getattr(processor, part).save_pretrained(folder)
     told = {"processor_class": type(processor).__name__, **settings}
     (folder / "processor_config.json").write_text(json.dumps(told))
     if processor.chat_template:
