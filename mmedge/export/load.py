@@ -26,6 +26,7 @@ from mmedge.export.chat_template import slots_of
 from mmedge.export.complete import ask_for_missing, check_complete
 from mmedge.export.known import family_of
 from mmedge.export.outline import outline
+from mmedge.export.vocabulary import vocabulary
 from mmedge.export.weights import first_line, read_tensors, refuse_nonfinite, weight_files
 from mmedge.media.text import Tokenizer
 
@@ -57,8 +58,8 @@ class Checkpoint:
 
     @cached_property
     def vocabulary(self) -> bytes:
-        """tokenizer.json: not the file, which `transformers` mends while reading it and older checkpoints lack."""
-        return self.processor.tokenizer.backend_tokenizer.to_str().encode()
+        """tokenizer.json, as `mmedge.export.vocabulary` makes it."""
+        return vocabulary(self.processor.tokenizer)
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -88,6 +89,8 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         processor = _load_processor(folder)
     generation = folder / "generation_config.json"
     text: dict[str, Any] = {"clean_up_tokenization_spaces": bool(processor.tokenizer.clean_up_tokenization_spaces)}
+    if (filler := processor.tokenizer.pad_token_id) is not None:
+        text |= {"pad_token_id": int(filler), "padding_side": processor.tokenizer.padding_side}
     if token := image_token(processor):
         text |= {"image_token": token, "chat": to_builtins(slots_of(processor, token))}
     if video_token := getattr(processor, "video_token", None):

@@ -60,6 +60,13 @@ def token_ids(config: Config, tokenizer: Tokenizer, text: str, most: int) -> lis
     return tokens
 
 
+def filled(config: Config, tokens: Sequence[int], length: int) -> np.ndarray:
+    """int64 ``[1, length]``, filled up as the checkpoint's tokenizer does."""
+    text = config["text"]
+    rest = [text["pad_token_id"]] * (length - len(tokens))
+    return np.array([[*rest, *tokens] if text["padding_side"] == "left" else [*tokens, *rest]], np.int64)
+
+
 # What follows runs only while exporting, on the modules of `transformers`.
 
 
@@ -73,12 +80,18 @@ def softmax(model: Any) -> Similarity:
     return Similarity(float(model.logit_scale.detach().exp()))
 
 
+def sigmoid(model: Any) -> Similarity:
+    """Of models trained to tell of each pair by itself whether it is right."""
+    return Similarity(float(model.logit_scale.detach().exp()), float(model.logit_bias.detach()), "sigmoid")
+
+
 def reference(model: Any, processor: Any, request: Request, **settings: Any) -> Tensors:
     """What the checkpoint's own processor and forward pass make of pictures, and of a text if there is one;
     ``settings`` are the processor's."""
     import torch
     from PIL import Image
 
+    processor.tokenizer.split_special_tokens = True  # what a user writes is only ever text
     images = [Image.fromarray(image) for image in request.images]
     inputs = processor(text=[request.text or ""], images=images, return_tensors="pt", **settings)
     with torch.inference_mode():
