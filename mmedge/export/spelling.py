@@ -60,8 +60,7 @@ def spell_as_gemm(graph: onnx_ir.Graph, nodes: Iterable[onnx_ir.Node]) -> list[o
 
 def _as_gemm(graph: onnx_ir.Graph, node: onnx_ir.Node, flat: dict[onnx_ir.Value, onnx_ir.Value]) -> onnx_ir.Node:
     add = bias_add(node) if node.op_type == "MatMul" else None
-    shape = _reshape_target(node.outputs[0].shape)
-    if add is None or shape is None:
+    if add is None or node.outputs[0].shape is None:
         return node
     source, matrix = node.inputs
     vector = _as_vector(graph, next(value for value in add.inputs if value is not node.outputs[0]))
@@ -70,7 +69,7 @@ def _as_gemm(graph: onnx_ir.Graph, node: onnx_ir.Node, flat: dict[onnx_ir.Value,
         flat[source] = insert(graph, node, "Reshape", [source, rows], f"{source.name}_rows", source.dtype)
     product = insert(graph, add, "Gemm", [flat[source], matrix, vector], f"{node.name}_product", source.dtype)
     gemm = product.producer()
-    target = _integers(graph, f"{node.name}_shape", shape)
+    target = _shape_of_product(graph, add, source, node)
     back = insert(graph, add, "Reshape", [product, target], f"{add.name}_shaped", source.dtype)
     replace(graph, add, back)
     graph.remove(node, safe=True)
@@ -185,9 +184,14 @@ def initializer(graph: onnx_ir.Graph, tensor: onnx_ir.TensorProtocol) -> onnx_ir
     return value
 
 
-def _reshape_target(shape: onnx_ir.Shape | None) -> list[int] | None:
-    """The shape as Reshape takes it; None where two sizes vary."""
-    if shape is None:
-        return None
-    sizes = [size if isinstance(size, int) else -1 for size in shape]
-    return sizes if sizes.count(-1) <= 1 else None
+def _shape_of_product(
+    graph: onnx_ir.Graph, before: onnx_ir.Node, source: onnx_ir.Value, product: onnx_ir.Node
+) -> onnx_ir.Value:
+    """What Reshape gives the rows of a product back; where several sizes vary they are asked of ``source``."""
+    sizes = [size if isinstance(size, int) else -1 for size in product.outputs[0].shape]
+    if sizes.count(-1) <= 1:
+        return _integers(graph, f"{product.name}_shape", sizes)
+    outer = insert(graph, before, "Shape", [source], f"{product.name}_outer", onnx_ir.DataType.INT64, {"end": -1})
+    width = _integers(graph, f"{product.name}_width", sizes[-1:])
+    name, kind = f"{product.name}_shape", onnx_ir.DataType.INT64
+    return insert(graph, before, "Concat", [outer, width], name, kind, {"axis": 0})

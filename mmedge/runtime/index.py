@@ -23,6 +23,8 @@ MAGIC = b"SQLite format 3\0"
 APPLICATION = 0x6D6D6567
 """Tells our databases from others: ``mmeg``."""
 PRECISIONS = ("float32", "float16", "int8")
+PAGE = 16_384
+"""Bytes; vectors leave a third of the usual 4,096 unused."""
 _TABLES = """
 CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE items (
@@ -198,6 +200,7 @@ def make_index(path: Path, about: About) -> Index:
     database = _connected(path, "rwc")
     try:
         with reported(path):
+            database.execute(f"PRAGMA page_size = {PAGE}")  # of a new one
             database.execute("PRAGMA synchronous = FULL")
             if not database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 _create(database, about)

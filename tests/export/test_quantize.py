@@ -206,12 +206,33 @@ def test_a_bias_may_have_leading_ones(tmp_path, graphs, bias):
     assert least_cosine(on_onnxruntime(source, feeds[0]), on_onnxruntime(output, feeds[0])) > 0.999
 
 
+def test_several_sizes_may_vary(tmp_path, graphs):
+    random = np.random.default_rng(12)
+    source = small_graph(
+        tmp_path / "float.onnx",
+        [
+            ("MatMul", ["x", "w"], ["product"], {"name": "product"}),
+            ("Add", ["product", "b"], ["y"], {"name": "sum"}),
+        ],
+        {"w": random.normal(0, 0.2, (64, 32)), "b": random.normal(0, 1, 32)},
+        {"x": ["batch", "length", 64]},
+        {"y": ["batch", "length", 32]},
+    )
+    feeds = [{"x": random.normal(0, 1, (2, 5, 64)).astype(np.float32)} for _ in range(8)]
+    output = tmp_path / "int8.onnx"
+    assert quantize(graphs.tower, source, output, precision="int8", feeds=feeds, target=CPU).warnings == ()
+    assert executed(output)["QGemm"] == 1
+    other = {"x": random.normal(0, 1, (3, 7, 64)).astype(np.float32)}
+    assert least_cosine(on_onnxruntime(source, other), on_onnxruntime(output, other)) > 0.999
+
+
 def test_a_product_whose_shape_is_not_known_stays_in_float_and_is_told(tmp_path, graphs):
     random = np.random.default_rng(11)
     source = small_graph(
         tmp_path / "float.onnx",
         [
-            ("MatMul", ["x", "w"], ["product"], {"name": "varying"}),
+            ("Squeeze", ["x"], ["again"], {"name": "again"}),
+            ("MatMul", ["again", "w"], ["product"], {"name": "varying"}),
             ("Add", ["product", "b"], ["sum"], {"name": "sum"}),
             ("MatMul", ["sum", "v"], ["y"], {"name": "plain"}),
         ],
