@@ -126,18 +126,34 @@ def capped(scores: torch.Tensor, cap: float | None) -> torch.Tensor:
     return (scores / cap).tanh() * cap if cap else scores
 
 
-def encode(layer: Any, hidden: torch.Tensor, *, causal: bool = False) -> torch.Tensor:
+def encode(layer: Any, hidden: torch.Tensor, *, causal: bool = False, bias: torch.Tensor | None = None) -> torch.Tensor:
     """A layer of a transformer that normalises first (SigLIP, CLIP); each row looks at every other, or where it is
-    ``causal`` at itself and those before."""
-    import torch
-
+    ``causal`` at itself and those before. ``bias`` is added to the scores, ``[batch, 1, 1, rows]``."""
     attention = layer.self_attn
     parts = (attention.q_proj, attention.k_proj, attention.v_proj)
     split = joined(parts)(layer.layer_norm1(hidden)).chunk(3, dim=-1)
     query, key, value = (part.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for part in split)
-    context = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=causal)
+    context = looked_at(query, key, value, bias=bias, causal=causal)
     hidden = hidden + attention.out_proj(context.transpose(1, 2).flatten(2))
     return hidden + layer.mlp(layer.layer_norm2(hidden))
+
+
+def looked_at(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *,
+    bias: torch.Tensor | None = None,
+    causal: bool = False,
+) -> torch.Tensor:
+    """Attention of each head, ``[batch, heads, rows, head_dim]``; ``bias`` is added to the scores."""
+    import torch
+
+    if bias is None:
+        return torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=causal)
+    # Given a bias, the operator wants one for each row, and exporters guard it against hiding all of them.
+    scores = query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)
+    return torch.softmax(scores + bias, -1) @ value
 
 
 def siglip(tower: Any, pixel_values: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,7 @@ from mmedge.core.family import Component, Config, Family, Prompt, Request
 from mmedge.core.ports import Port, Tensors
 from mmedge.families import _dual_encoder as shared
 from mmedge.families import _layers as layers
+from mmedge.families import _siglip as siglip
 from mmedge.media.image import preprocess
 
 if TYPE_CHECKING:
@@ -23,28 +24,14 @@ def components(config: Config) -> tuple[Component, ...]:
     """``vision`` and ``text``."""
     vision = config["model"]["vision_config"]
     side = vision["image_size"]
-    return (
-        Component(
-            name="vision",
-            forward=_see,
-            inputs=(Port("pixel_values", "float32", ("batch", 3, side, side)),),
-            outputs=(shared.embeds("image", vision["hidden_size"]),),
-            sizes={"batch": shared.BATCH},
-        ),
-        text_component(config),
-    )
-
-
-def text_component(config: Config) -> Component:
-    """Reads texts that are all of one length: trained so, it would take shorter ones for something else."""
-    text = config["model"]["text_config"]
-    return Component(
-        name="text",
-        forward=_read,
-        inputs=(Port("text_ids", "int64", ("batch", text["max_position_embeddings"])),),
-        outputs=(shared.embeds("text", text["projection_size"]),),
+    see = Component(
+        name="vision",
+        forward=_see,
+        inputs=(Port("pixel_values", "float32", ("batch", 3, side, side)),),
+        outputs=(shared.embeds("image", vision["hidden_size"]),),
         sizes={"batch": shared.BATCH},
     )
+    return (see, siglip.text_component(config))
 
 
 def prepare(config: Config, tokenizer: Tokenizer, request: Request) -> Prompt:
@@ -54,14 +41,8 @@ def prepare(config: Config, tokenizer: Tokenizer, request: Request) -> Prompt:
     if request.images:
         feeds["pixel_values"] = np.concatenate([preprocess(image, config["image"]) for image in request.images])
     if request.text is not None:
-        feeds["text_ids"] = full_text(config, tokenizer, request.text)
+        feeds["text_ids"] = siglip.full_text(config, tokenizer, request.text)
     return Prompt(feeds)
-
-
-def full_text(config: Config, tokenizer: Tokenizer, text: str) -> np.ndarray:
-    """int64 ``[1, most]``."""
-    most = config["model"]["text_config"]["max_position_embeddings"]
-    return shared.filled(config, shared.token_ids(config, tokenizer, text, most), most)
 
 
 # What follows runs only while exporting, on the modules of `transformers`.
@@ -69,46 +50,8 @@ def full_text(config: Config, tokenizer: Tokenizer, text: str) -> np.ndarray:
 
 def _see(model: Any, pixel_values: torch.Tensor) -> tuple[torch.Tensor]:
     tower = model.vision_model
-    return (shared.unit(pooled(tower.head, layers.siglip(tower, pixel_values))),)
+    return (shared.unit(siglip.pooled(tower.head, layers.siglip(tower, pixel_values))),)
 
-
-def pooled(head: Any, hidden: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """What a learned probe finds among the patches, ``[batch, width]``; ``bias`` is added to its scores."""
-    import torch
-
-    attention = head.attention
-    width, heads = attention.embed_dim, attention.num_heads
-    weights, biases = attention.in_proj_weight, attention.in_proj_bias
-    linear = torch.nn.functional.linear
-    query = linear(head.probe, weights[:width], biases[:width]).expand(hidden.shape[0], -1, -1)
-    key, value = linear(hidden, weights[width:], biases[width:]).chunk(2, dim=-1)
-    query, key, value = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (query, key, value))
-    context = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=bias)
-    found = attention.out_proj(context.transpose(1, 2).flatten(2))[:, 0]
-    return found + head.mlp(head.layernorm(found))
-
-
-def _read(model: Any, text_ids: torch.Tensor) -> tuple[torch.Tensor]:
-    """The last token stands for the whole text, though it mostly is one that fills it up."""
-    tower = model.text_model
-    hidden = tower.embeddings.token_embedding(text_ids) + tower.embeddings.position_embedding.weight[None]
-    for layer in tower.encoder.layers:
-        hidden = layers.encode(layer, hidden)
-    return (shared.unit(tower.head(tower.final_layer_norm(hidden[:, -1]))),)
-
-
-def reference(model: Any, processor: Any, request: Request) -> Tensors:
-    """What the checkpoint's own processor and forward pass make of it."""
-    most = model.config.text_config.max_position_embeddings
-    return shared.reference(model, processor, request, padding="max_length", max_length=most)
-
-
-TINY_LAYERS = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-}
 
 FAMILY = Family(
     name="siglip",
@@ -116,22 +59,14 @@ FAMILY = Family(
     tasks=shared.tasks,
     components=components,
     prepare=prepare,
-    reference=reference,
+    reference=siglip.reference,
     similarity=shared.sigmoid,
     tiny=(
         {
             "model_type": "siglip",
             "architectures": ["SiglipModel"],
-            "vision_config": {**TINY_LAYERS, "image_size": 32, "patch_size": 8},
-            "text_config": {
-                **TINY_LAYERS,
-                "vocab_size": 400,
-                "max_position_embeddings": 64,
-                "projection_size": 32,
-                "bos_token_id": 1,
-                "eos_token_id": 1,
-                "pad_token_id": 1,
-            },
+            "vision_config": {**siglip.TINY_LAYERS, "image_size": 32, "patch_size": 8},
+            "text_config": {**siglip.TINY_TEXT, "vocab_size": 400, "pad_token_id": 1},
         },
     ),
 )

@@ -23,7 +23,11 @@ from mmedge.export.load import load_model, read_checkpoint
 from mmedge.runtime.encoder import Encoder, load_encoder
 
 FULL = {"padding": "max_length", "max_length": 64}
-SETTINGS: dict[str, dict[str, Any]] = {"clip": {"padding": True}, "siglip": FULL}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "clip": {"padding": True},
+    "siglip": FULL,
+    "siglip2": {**FULL, "patch_size": 8, "max_num_patches": 30},
+}
 """What each family's processor is told; those of other modalities have tests of their own."""
 ENGINES = ("onnxruntime", "openvino")
 VERSION = "10.3"
