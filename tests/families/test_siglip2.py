@@ -28,9 +28,10 @@ def test_a_picture_is_cut_into_as_many_patches_as_by_transformers(most):
 @pytest.mark.parametrize(("rows", "columns"), [(16, 16), (1, 256), (7, 33), (23, 11), (64, 1), (2, 3)])
 def test_positions_are_resized_as_by_torch(rows, columns):
     table = torch.randn(16, 16, 5, generator=torch.Generator().manual_seed(0))
-    # Laid out as the model has it: in another layout torch resizes to a width of 1 wrongly.
+    # In the layout that the model has it, this version of torch resizes to a width of 1 wrongly.
+    laid_out = table.permute(2, 0, 1)[None].contiguous(memory_format=torch.channels_last)
     wanted = torch.nn.functional.interpolate(
-        table.permute(2, 0, 1)[None], size=(rows, columns), mode="bilinear", align_corners=False, antialias=True
+        laid_out, size=(rows, columns), mode="bilinear", align_corners=False, antialias=True
     )
     got = np.einsum("ri,cj,ijd->drc", resizing(16, rows), resizing(16, columns), table.numpy())
     assert np.abs(got - wanted[0].numpy()).max() < 1e-5
