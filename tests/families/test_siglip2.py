@@ -29,7 +29,7 @@ def test_a_picture_is_cut_into_as_many_patches_as_by_transformers(most):
 def test_positions_are_resized_as_by_torch(rows, columns):
     table = torch.randn(16, 16, 5, generator=torch.Generator().manual_seed(0))
     # In the layout that the model has it, this version of torch resizes to a width of 1 wrongly.
-    laid_out = table.permute(2, 0, 1)[None].contiguous(memory_format=torch.channels_last)
+    laid_out = table[None].permute(0, 3, 1, 2)
     wanted = torch.nn.functional.interpolate(
         laid_out, size=(rows, columns), mode="bilinear", align_corners=False, antialias=True
     )
