@@ -12,13 +12,15 @@ if TYPE_CHECKING:
     from mmedge.errors import MmedgeError
     from mmedge.export.build import export
     from mmedge.media.video import read_video
+    from mmedge.runtime.encoder import load_encoder
     from mmedge.runtime.pipeline import load
 
 __version__ = "0.1.0"
-__all__ = ["Bundle", "MmedgeError", "Recipe", "Report", "__version__", "export", "load", "read_video"]
+__all__ = ["Bundle", "MmedgeError", "Recipe", "Report", "__version__", "export", "load", "load_encoder", "read_video"]
 
 _HOMES = {
     "load": "mmedge.runtime.pipeline",
+    "load_encoder": "mmedge.runtime.encoder",
     "read_video": "mmedge.media.video",
     "Bundle": "mmedge.core.bundle",
     "Recipe": "mmedge.core.recipe",

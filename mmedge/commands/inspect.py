@@ -44,6 +44,7 @@ def inspect(bundle: Path, /, *, json: bool = False) -> None:
     print(f"pre-processing against the checkpoint's: max abs {manifest.preprocess_max_abs:.2g} before normalising")
     for sample in manifest.golden:
         asked = f" {sample.question!r}" if sample.question else ""
-        print(f"{sample.path}: {sample.task}{asked}: {sample.text.strip()}")
+        answer = f": {sample.text.strip()}" if sample.tokens else ""
+        print(f"{sample.path}: {sample.task}{asked}{answer}")
     for warning in manifest.warnings:
         print(fill(f"warning: {warning}", 80, subsequent_indent="  ", break_on_hyphens=False))

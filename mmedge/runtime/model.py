@@ -57,14 +57,7 @@ class Model:
             InputError: the request cannot be used.
             BundleError: the configuration, which may be anyone's, cannot be.
         """
-        try:
-            prompt = self.family.prepare(self.config, cast(Tokenizer, self._tokenizer), request)
-            if type(prompt.capacity) is not int:
-                raise TypeError(f"{prompt.capacity!r} is no number of positions")
-        except (AttributeError, ArithmeticError, LookupError, TypeError, ValueError) as error:
-            reason = shown(f"{type(error).__name__}: {error}", 200)
-            raise BundleError(f"the bundle's configuration cannot be used: {reason}") from error
-        return self._fitted(prompt)
+        return self._fitted(prepared(self.family, self.config, self._tokenizer, request))
 
     def _fitted(self, prompt: Prompt) -> Prompt:
         """A fixed cache may be shorter than what the model could read."""
@@ -118,13 +111,31 @@ def open_model(
     backends = {component: engine.name for component, engine in engines.items()}
     graphs = [graph.made_for(backends[graph.component]) for graph in manifest.graphs]
     engine = Engine(graphs, sessions, arranging(family, manifest.config), remember=remember)
-    return kind(family, manifest.config, _tokenizer_of(bundle), engine, manifest.tasks, backends)
+    return kind(family, manifest.config, tokenizer_of(bundle), engine, manifest.tasks, backends)
 
 
-def _tokenizer_of(bundle: Bundle) -> Tokenizer | None:
+def tokenizer_of(bundle: Bundle) -> Tokenizer | None:
+    """The bundle's; None where it reads no texts."""
     if not (name := bundle.manifest.assets.get("tokenizer")):
         return None
     return Tokenizer(bundle.read(name), clean_up_spaces=bundle.manifest.config["text"]["clean_up_tokenization_spaces"])
+
+
+def prepared(family: Family, config: Config, tokenizer: Tokenizer | None, request: Request) -> Prompt:
+    """The request as the family's numbers.
+
+    Raises:
+        InputError: the request cannot be used.
+        BundleError: the configuration, which may be anyone's, cannot be.
+    """
+    try:
+        prompt = family.prepare(config, cast(Tokenizer, tokenizer), request)
+        if type(prompt.capacity) is not int:
+            raise TypeError(f"{prompt.capacity!r} is no number of positions")
+    except (AttributeError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+        reason = shown(f"{type(error).__name__}: {error}", 200)
+        raise BundleError(f"the bundle's configuration cannot be used: {reason}") from error
+    return prompt
 
 
 def check_task(task: str, tasks: Sequence[str]) -> None:

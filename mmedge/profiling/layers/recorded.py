@@ -18,12 +18,11 @@ from mmedge.core.manifest import Golden, Graph
 from mmedge.core.ports import Tensors
 from mmedge.errors import UsageError
 from mmedge.media.image import decode_picture, read_picture
-from mmedge.media.text import Tokenizer
 from mmedge.runtime.choose import choose
 from mmedge.runtime.decode import read_answer, read_prompt
 from mmedge.runtime.engine import Engine, arranging
 from mmedge.runtime.golden import LIMIT, record
-from mmedge.runtime.pipeline import open_pipeline
+from mmedge.runtime.model import Model, open_model, prepared, tokenizer_of
 
 MOST = 8
 """Answers that are enough to tell nodes apart."""
@@ -80,15 +79,13 @@ def _prepared(bundle: Bundle, picture: bytes, golden: Golden) -> Prompt:
 
 def _prompt(bundle: Bundle, picture: bytes, name: str, text: str | None) -> Prompt:
     manifest = bundle.manifest
-    tidy = manifest.config["text"]["clean_up_tokenization_spaces"]
-    tokenizer = Tokenizer(bundle.read(manifest.assets["tokenizer"]), clean_up_spaces=tidy)
     pixels = decode_picture(picture, name).pixels
-    return find.family(manifest.family).prepare(manifest.config, tokenizer, Request((pixels,), text))
+    return prepared(find.family(manifest.family), manifest.config, tokenizer_of(bundle), Request((pixels,), text))
 
 
 def _asked(bundle: Bundle, pictures: Sequence[tuple[Path, str | None]]) -> tuple[Recorded, ...]:
     found = []
-    with open_pipeline(bundle) as pipeline:
+    with open_model(bundle, Model) as pipeline:
         for path, text in pictures:
             prompt = prompt_of(bundle, path, text)
             written = record(pipeline.engine, prompt).tokens[:LIMIT]
@@ -151,7 +148,7 @@ class Runner:
         belongs to no stage."""
         self._begin("encode" if counted else "")
         seen = self._engine.encode(asked.prompt)
-        if until in {graph.component for graph in self._engine.once}:
+        if not self._engine.each_step or until in {graph.component for graph in self._engine.once}:
             return
         self._engine.begin(seen)
         self._begin("prefill" if counted else "")
