@@ -24,6 +24,7 @@ from mmedge.runtime.encoder import Encoder, load_encoder
 
 FULL = {"padding": "max_length", "max_length": 64}
 SETTINGS: dict[str, dict[str, Any]] = {
+    "align": {},
     "clip": {"padding": True},
     "siglip": FULL,
     "siglip2": {**FULL, "patch_size": 8, "max_num_patches": 30},
