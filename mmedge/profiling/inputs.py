@@ -15,6 +15,7 @@ from mmedge.core.names import shown
 from mmedge.core.samples import Sample, read_samples
 from mmedge.errors import InputError, UsageError
 from mmedge.media.image import picture_size, read_picture
+from mmedge.profiling.choosing import with_choices
 from mmedge.profiling.run import Input, Inputs
 from mmedge.profiling.tasks import TASKS
 
@@ -49,7 +50,7 @@ def inputs_of(
     if task and task not in TASKS:
         raise UsageError(f"there is no task `{shown(task)}`", hint=f"it is one of {', '.join(TASKS)}")
     _check_tasks(opened, task)
-    items = choose_inputs(list(_items(opened, source, task, folder)), most)
+    items = with_choices(choose_inputs(list(_items(opened, source, task, folder)), most))
     return Inputs(source or "golden", _digest(items), tuple(map(_measured, items)))
 
 

@@ -23,6 +23,7 @@ from mmedge.core.children import live_with_parent
 from mmedge.core.ledger import Ledger, listening
 from mmedge.errors import MmedgeError
 from mmedge.media.image import read_picture
+from mmedge.profiling.choosing import TASK, Choosing
 from mmedge.profiling.messages import (
     Answered,
     Ask,
@@ -37,12 +38,13 @@ from mmedge.profiling.messages import (
     send,
 )
 from mmedge.runtime.clock import Clock
-from mmedge.runtime.pipeline import Answer, Piece, Pipeline, open_pipeline
+from mmedge.runtime.encoder import open_encoder
+from mmedge.runtime.pipeline import Answer, Piece, open_pipeline
 from mmedge.runtime.verify import verify
 
 
 class Answering(Protocol):
-    """What a worker needs of a `Pipeline`."""
+    """What a worker needs of a `Pipeline` or a `Choosing`."""
 
     @property
     def backends(self) -> dict[str, str]: ...
@@ -77,9 +79,12 @@ Check: TypeAlias = Callable[[Load], tuple[str, ...]]
 """What is wrong with the answers of a bundle; nothing if nothing is."""
 
 
-def afresh(path: Path, *, backend: str | None = None, threads: int = 0) -> Pipeline:
+def afresh(path: Path, *, backend: str | None = None, threads: int = 0) -> Answering:
     """A bundle that remembers nothing of what it was asked before: the same inputs are asked again and again."""
-    return open_pipeline(open_bundle(path), backend=backend, threads=threads)
+    bundle = open_bundle(path)
+    if TASK in bundle.manifest.tasks:
+        return Choosing(open_encoder(bundle, backend=backend, threads=threads))
+    return open_pipeline(bundle, backend=backend, threads=threads)
 
 
 class Worker:

@@ -51,7 +51,12 @@ def ask(expected: Expected) -> str:
     return "exact" if all(len(texts) == 1 for texts in expected) else "vqa"
 
 
-METRICS: Mapping[str, Callable[[Expected], str]] = MappingProxyType({"caption": caption, "ask": ask})
+def embed(expected: Expected) -> str:
+    """Whether the own text is the nearest: recall@1."""
+    return "exact"
+
+
+METRICS: Mapping[str, Callable[[Expected], str]] = MappingProxyType({"caption": caption, "ask": ask, "embed": embed})
 """By task: a task that is not here is judged by agreement with the reference."""
 
 SCORINGS: Mapping[str, Scoring] = MappingProxyType(
