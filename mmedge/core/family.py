@@ -199,8 +199,8 @@ class Family:
     """The modalities of a request: ``image``, ``text``, ``audio``, ``video``."""
     tiny: tuple[Config, ...]
     """Model configs so small that tests export them in seconds, one per architecture."""
-    pixels: Callable[[Any, np.ndarray], tuple[Tensors, ...]] | None = None
-    """``pixels(processor, picture)``: what the checkpoint's own picture processor makes of a picture, in the form of a
-    prompt's looks, where that is not what it gives; called only while exporting."""
+    pixels: Callable[[Any, Any], tuple[Tensors, ...]] | None = None
+    """``pixels(processor, picture)``: what the checkpoint's own processor makes of a picture, or of a `Sound`, in the
+    form of a prompt's looks, where that is not what it gives; called only while exporting."""
     arrange: Callable[[Config, Prompt, list[Tensors]], Tensors] | None = None
     """What to make of the outputs for each of the prompt's looks where putting them together is not all, numpy only."""

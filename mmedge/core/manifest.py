@@ -86,11 +86,11 @@ class File(Struct, frozen=True, forbid_unknown_fields=True):
 class Golden(Struct, frozen=True, forbid_unknown_fields=True):
     """A recorded request with what the bundle answered when it was made.
 
-    The folder ``path`` holds the picture as ``picture.png``; in ``inputs.npz`` the prompt as numbers (see
-    `mmedge.runtime.golden.prompt_arrays`), inputs of more than 4 MiB in all thinned as outputs are; in ``outputs.npz``
-    what the graphs gave as ``<component>:<port>``, of the decoder ``logits`` after the prompt and ``logits.last`` after
-    the answer. An output of more than 4,096 elements is stored as every k-th element of its flat form,
-    ``k = ceil(size / 4096)``.
+    The folder ``path`` holds the picture as ``picture.png``, or the sound as ``sound.npz``; in ``inputs.npz`` the
+    prompt as numbers (see `mmedge.runtime.golden.prompt_arrays`), inputs of more than 4 MiB in all thinned as outputs
+    are; in ``outputs.npz`` what the graphs gave as ``<component>:<port>``, of the decoder ``logits`` after the prompt
+    and ``logits.last`` after the answer. An output of more than 4,096 elements is stored as every k-th element of its
+    flat form, ``k = ceil(size / 4096)``.
     """
 
     path: str

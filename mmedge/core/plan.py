@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 import msgspec
 
-from mmedge.core.family import Component, Config, Family
+from mmedge.core.family import MODALITIES, Component, Config, Family
 from mmedge.core.ports import Span
 from mmedge.core.recipe import METHODS, PRECISIONS, Acceptance, ComponentPlan, Recipe
 from mmedge.core.target import Target
@@ -47,6 +47,12 @@ class Plan:
         return ("classify",) if self.recipe.labels else self.family.tasks(self.config)
 
     @property
+    def modality(self) -> str:
+        """What samples are: sounds of a model that hears and does not see, else pictures."""
+        reads = self.family.reads(self.config)
+        return "audio" if "audio" in reads and "image" not in reads else "image"
+
+    @property
     def needs_calibration(self) -> bool:
         """Whether any component's activations are quantized."""
         return any(choice.precision == "int8" for choice in self.choices.values())
@@ -71,7 +77,8 @@ def make_plan(recipe: Recipe, target: Target, family: Family, config: Config) ->
     if plan.needs_calibration and recipe.calibration is None:
         raise PlanError(
             "static int8 takes its ranges from calibration data, and none is given",
-            hint="--calibration FOLDER of at least 8 pictures like those the device will see, or a recipe with some",
+            hint=f"--calibration FOLDER of at least 8 {MODALITIES[plan.modality]} like those the device will see, "
+            "or a recipe with some",
         )
     return plan
 

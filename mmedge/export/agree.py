@@ -225,14 +225,16 @@ def _most_alike(
 
 
 def compare_preprocessing(pipeline: Pipeline, processor: Any, examples: Sequence[Example]) -> float:
-    """Largest difference of our pre-processed pictures to those of the checkpoint's processor, before normalising."""
+    """Largest difference of our pre-processed pictures to those of the checkpoint's processor, before normalising; of
+    sounds in the unit of their features."""
     deviation = float(np.max(pipeline.config["image"].get("image_std") or 1.0))
     worst = 0.0
     for example in examples:
         request = example.request()
         prompt = pipeline.prepare(request)
         theirs = pipeline.family.pixels or _pixels
-        for want, got in zip(theirs(processor, request.images[0]), prompt.looks or (prompt.feeds,), strict=True):
+        subject: Any = (*request.images, *request.sounds)[0]
+        for want, got in zip(theirs(processor, subject), prompt.looks or (prompt.feeds,), strict=True):
             shared = [name for name in want if name in got]
             worst = max(worst, *(float(np.abs(want[name] - got[name]).max()) * deviation for name in shared))
     return worst

@@ -1,4 +1,4 @@
-"""Do the files of a checkpoint belong together? Asked before a weight is read, with a small picture."""
+"""Do the files of a checkpoint belong together? Asked before a weight is read, with a small picture or sound."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmedge.core.family import Insertion, Prompt, Request
+from mmedge.core.family import Insertion, Prompt, Request, Sound
 from mmedge.core.plan import Plan
 from mmedge.core.ports import Tensors, check_feeds
 from mmedge.errors import InputError, ModelError
@@ -42,11 +42,19 @@ def _prompt(checkpoint: Checkpoint, plan: Plan, task: str) -> Prompt:
             f"`{checkpoint.folder}` has no chat template: it is in none of {', '.join(TEMPLATES)}",
             hint=f"put the model's {TEMPLATES[0]} beside its config.json",
         )
-    request = Request((PICTURE,), text_of(task, None, 0) and "a")
+    request = _request(plan, text_of(task, None, 0) and "a")
     try:
         return plan.family.prepare(plan.config, checkpoint.tokenizer, request)
     except InputError as error:
-        raise _of_another(checkpoint, f"a picture of 40x24 pixels cannot be read: {error.message}") from error
+        what = "a picture of 40x24 pixels" if request.images else "a second of silence"
+        raise _of_another(checkpoint, f"{what} cannot be read: {error.message}") from error
+
+
+def _request(plan: Plan, text: str | None) -> Request:
+    if plan.modality == "image":
+        return Request((PICTURE,), text)
+    rate = int(plan.config["audio"]["sampling_rate"])
+    return Request(text=text, sounds=(Sound(np.zeros(rate, np.float32), rate),))
 
 
 def _check_feeds(checkpoint: Checkpoint, plan: Plan, prompt: Prompt) -> None:

@@ -15,7 +15,7 @@ from onnxscript.optimizer import fold_constants
 from mmedge.core import find
 from mmedge.core.backend import Session
 from mmedge.core.bundle import Bundle, Graph
-from mmedge.core.family import Prompt, Request
+from mmedge.core.family import MODALITIES, Prompt
 from mmedge.core.names import readable
 from mmedge.core.plan import Plan
 from mmedge.core.recipe import Calibration, ComponentPlan
@@ -38,7 +38,7 @@ from mmedge.export.check.run import check_graphs
 from mmedge.export.check.table import can_scatter
 from mmedge.export.decoder import close_decoder
 from mmedge.export.estimate import check_builder, too_large
-from mmedge.export.examples import Example, hold_out, make_examples, text_of
+from mmedge.export.examples import Example, hold_out, make_examples, request_of, text_of
 from mmedge.export.fetch import fetch_weights
 from mmedge.export.forms import ENGINE as FORM_ENGINE
 from mmedge.export.forms import has_form, share_weights, trace_form, with_form
@@ -52,14 +52,13 @@ from mmedge.export.spelling import UNLIMITED
 from mmedge.export.stages import Stages, Watcher
 from mmedge.export.tidy import tidy, write
 from mmedge.export.trace import trace
-from mmedge.media.image import decode_picture, read_picture
 from mmedge.runtime.classify import Labels, check_templates, embed_labels
 from mmedge.runtime.encoder import SUFFIX, Encoder
 from mmedge.runtime.engine import Engine, arranging
 from mmedge.runtime.model import Opened
 from mmedge.runtime.pipeline import Pipeline
 
-OWN_PICTURES = "`--calibration FOLDER` with some of your own is safer"
+OWN = "`--calibration FOLDER` with some of your own is safer"
 
 REFERENCE = "onnxruntime"
 """The backend that graphs are judged on while exporting, whatever the target runs them with."""
@@ -133,17 +132,20 @@ def export(
         work = draft.folder / "work"
         work.mkdir()
         judged, rest, few = hold_out(samples)
-        examples = make_examples(judged, plan.tasks, work, skip_bad=skip_bad > 0)
+        examples = make_examples(judged, plan.tasks, work, skip_bad=skip_bad > 0, rate=_rate(plan))
         source = _load(stages, checkpoint, allow_nonfinite)
         traced = [_trace(stages, plan, source, index, work) for index in range(len(plan.components))]
         classes = _embed_labels(stages, plan, source, traced, names, work) if names else None
         if classes:
             plan, traced = _without_texts(plan, traced)
-        rest = rest or tuple(Sample(example.name, example.picture, example.text) for example in examples)
+        rest = rest or tuple(example.sample() for example in examples)
         feeds, doubts = _calibrate(stages, plan, source, traced, rest, work, skip_bad)
         graphs, warnings = _quantize(stages, plan, traced, feeds, work, draft.folder)
         if feeds and not samples:
-            doubts = (*doubts, f"float16 keeps in float32 what was large on {len(rest)} drawn pictures: {OWN_PICTURES}")
+            doubts = (
+                *doubts,
+                f"float16 keeps in float32 what was large on {len(rest)} drawn {MODALITIES[plan.modality]}: {OWN}",
+            )
         warnings += (*((*doubts, *few) if feeds else ()), *_check(stages, plan, graphs, draft.folder))
         files = _judged_files(graphs, draft.folder, work)
         judgement = _judge(stages, plan, source, graphs, files, examples, classes)
@@ -156,6 +158,11 @@ def export(
 def _load(stages: Stages, checkpoint: Checkpoint, allow_nonfinite: bool) -> Source:
     with stages.stage("load"):
         return Source(checkpoint, load_model(checkpoint, allow_nonfinite=allow_nonfinite))
+
+
+def _rate(plan: Plan) -> int:
+    """Of the sounds that the model hears; 0 for one that sees pictures."""
+    return int(plan.config["audio"]["sampling_rate"]) if plan.modality == "audio" else 0
 
 
 def _trace(stages: Stages, plan: Plan, source: Source, index: int, work: Path) -> Graph:
@@ -227,8 +234,7 @@ def _calibrate(
         texts = _texts(chosen, pipeline.tasks)
 
         def read(sample: Sample) -> Prompt:
-            picture = decode_picture(read_picture(sample.image), sample.id)
-            return pipeline.prepare(Request((picture.pixels,), texts[sample]))
+            return pipeline.prepare(request_of(sample, texts[sample]))
 
         def answer(prompt: Prompt) -> None:
             values = engine.encode(prompt)

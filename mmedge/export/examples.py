@@ -1,4 +1,5 @@
-"""Requests an export is judged by: some of the user's own samples, and pictures that no model was traced with."""
+"""Requests an export is judged by: some of the user's own samples, and pictures or sounds that no model was traced
+with."""
 
 from __future__ import annotations
 
@@ -9,10 +10,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mmedge.core.family import Request
+from mmedge.core.family import Request, Sound
 from mmedge.core.samples import Sample, choose_samples
 from mmedge.errors import InputError
+from mmedge.media.audio import resample
 from mmedge.media.image import decode_picture, read_picture
+from mmedge.runtime.golden import SOUND, sound_from_bytes, sound_to_bytes
+from mmedge.runtime.subjects import listen
 
 EXAMPLES = 8
 JUDGED = 6
@@ -23,6 +27,10 @@ LONGEST_SIDE = 512
 
 SIZES = ((97, 61), (61, 97), (256, 256), (320, 40), (24, 24), (333, 500))
 """Width and height of the made pictures: odd, long, smaller and larger than models read."""
+
+LONGEST_SECONDS = 15
+SECONDS = (0.5, 3, 11, 1.5, 0.02, 10, 7, 15)
+"""Of the made sounds: shorter and longer than models hear at once."""
 
 SKIP = "mend or remove it, or leave out a share of the samples that cannot be read with --skip-bad 0.05"
 
@@ -42,16 +50,41 @@ TEXTS = (
 
 @dataclass(frozen=True)
 class Example:
-    """One request: a picture as a PNG file of its own, and the text that goes with it."""
+    """One request: a picture as a PNG file of its own, or a sound as its samples, and the text that goes with it."""
 
     name: str
     task: str
-    picture: Path
+    file: Path
     text: str | None
 
+    @property
+    def heard(self) -> bool:
+        return self.file.name.endswith(SOUND)
+
+    def sample(self) -> Sample:
+        """To calibrate with."""
+        image, audio = (None, self.file) if self.heard else (self.file, None)
+        return Sample(self.name, image, self.text, audio=audio)
+
     def request(self) -> Request:
-        """With the decoded picture."""
-        return Request((decode_picture(read_picture(self.picture), self.name).pixels,), self.text)
+        """With the decoded picture or sound."""
+        return request_of(self.sample(), self.text)
+
+
+def request_of(sample: Sample, text: str | None) -> Request:
+    """What is asked of a sample.
+
+    Raises:
+        InputError: its file cannot be read.
+    """
+    if sample.audio:
+        return Request(text=text, sounds=(_heard(sample.audio),))
+    return Request((decode_picture(read_picture(sample.file), sample.id).pixels,), text)
+
+
+def _heard(path: Path) -> Sound:
+    """One of our own, as samples, or an encoded one."""
+    return sound_from_bytes(path.read_bytes(), str(path)) if path.name.endswith(SOUND) else listen(path)
 
 
 def text_of(task: str, sample: Sample | None, index: int) -> str | None:
@@ -72,32 +105,65 @@ def hold_out(samples: Sequence[Sample]) -> tuple[tuple[Sample, ...], tuple[Sampl
 
 
 def make_examples(
-    samples: Sequence[Sample], tasks: Sequence[str], folder: Path, count: int = EXAMPLES, *, skip_bad: bool = False
+    samples: Sequence[Sample],
+    tasks: Sequence[str],
+    folder: Path,
+    count: int = EXAMPLES,
+    *,
+    skip_bad: bool = False,
+    rate: int = 0,
 ) -> tuple[Example, ...]:
-    """``count`` requests as PNG files in ``folder``, tasks in turn: the samples, then pictures drawn from a seed.
+    """``count`` requests as files in ``folder``, tasks in turn: the samples, then pictures drawn from a seed; or sounds
+    of this ``rate``, if it is not 0.
 
     Raises:
-        InputError: a sample's picture cannot be read; with ``skip_bad`` one is drawn in its place.
+        InputError: a sample's file cannot be read; with ``skip_bad`` one is drawn in its place.
     """
     chosen = [*samples, *[None] * (count - len(samples))]
-    return tuple(_example(index, sample, tasks, folder, skip_bad) for index, sample in enumerate(chosen))
+    return tuple(_example(index, sample, tasks, folder, skip_bad, rate) for index, sample in enumerate(chosen))
 
 
-def _example(index: int, sample: Sample | None, tasks: Sequence[str], folder: Path, skip_bad: bool) -> Example:
+def _example(
+    index: int, sample: Sample | None, tasks: Sequence[str], folder: Path, skip_bad: bool, rate: int
+) -> Example:
     task = tasks[index % len(tasks)]
-    picture = folder / f"{index}.png"
+    write = _write_sound if rate else _write_picture
     try:
-        image = _small(sample) if sample else _drawn(index)
+        file = write(folder / str(index), sample, index, rate)
     except InputError as error:
-        if not skip_bad:
+        if not skip_bad or not sample:
             raise InputError(error.message, hint=error.hint or SKIP) from error
-        return _example(index, None, tasks, folder, skip_bad)
-    image.save(picture)
-    return Example(sample.id if sample else f"drawn {index}", task, picture, text_of(task, sample, index))
+        return _example(index, None, tasks, folder, skip_bad, rate)
+    return Example(sample.id if sample else f"drawn {index}", task, file, text_of(task, sample, index))
+
+
+def _write_picture(place: Path, sample: Sample | None, seed: int, _: int) -> Path:
+    path = place.with_suffix(".png")
+    (_small(sample) if sample else _drawn(seed)).save(path)
+    return path
+
+
+def _write_sound(place: Path, sample: Sample | None, seed: int, rate: int) -> Path:
+    """At the model's own rate, so that a device need not change it to check the numbers."""
+    path = place.with_name(f"{place.name}.{SOUND}")
+    sound = resample(_heard(sample.file), rate) if sample else drawn_sound(seed, rate)
+    path.write_bytes(sound_to_bytes(Sound(sound.samples[: LONGEST_SECONDS * rate], rate)))
+    return path
+
+
+def drawn_sound(seed: int, rate: int) -> Sound:
+    """Tones that rise or fall and come and go, and some noise."""
+    generator = np.random.default_rng(seed)
+    times = np.arange(max(1, int(SECONDS[seed % len(SECONDS)] * rate))) / rate
+    samples = generator.normal(0, 0.02, len(times))
+    for low, glide, beat in generator.uniform((80, -0.1, 0.3), (rate / 8, 0.1, 6), (4, 3)):
+        turns = low * (times + glide * times**2 / 2 / max(1, times[-1]))
+        samples += 0.2 * np.sin(2 * np.pi * turns) * np.sin(np.pi * beat * times) ** 2
+    return Sound(samples.clip(-1, 1).astype(np.float32), rate)
 
 
 def _small(sample: Sample) -> Image.Image:
-    image = Image.fromarray(decode_picture(read_picture(sample.image), str(sample.image)).pixels)
+    image = Image.fromarray(decode_picture(read_picture(sample.file), str(sample.file)).pixels)
     image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
     return image
 

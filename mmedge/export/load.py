@@ -7,7 +7,7 @@ path here that unpickles.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +20,7 @@ import transformers
 from msgspec import to_builtins
 from transformers.processing_utils import ProcessorMixin
 
-from mmedge.core.family import Config, Family
+from mmedge.core.family import MODALITIES, Config, Family
 from mmedge.errors import ModelError
 from mmedge.export.chat_template import slots_of
 from mmedge.export.complete import ask_for_missing, check_complete
@@ -42,6 +42,10 @@ COMPLAINTS = {
 """What `transformers` would only warn about; each makes another model than was trained."""
 
 
+PARTS = {"image": "image_processor", "audio": "feature_extractor"}
+"""Of a processor, by what they read."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A checkpoint's files, read and checked but for its weights."""
@@ -49,7 +53,8 @@ class Checkpoint:
     folder: Path
     family: Family
     config: Config
-    """``model``, ``image``, ``text`` and ``generation``, with every default of `transformers` spelled out."""
+    """``model``, ``image``, ``audio``, ``text`` and ``generation``, with every default of `transformers` spelled
+    out."""
     processor: Any
     """The checkpoint's own processor, which ours is compared with."""
 
@@ -82,11 +87,12 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     _refuse_remote_code(folder)
     weight_files(folder)
     family = family_of(raw, folder)
-    check_complete(folder)
+    reads = family.reads({"model": raw})
+    check_complete(folder, reads)
     with _quiet():
         settings = _settings(raw, folder)
         empty = outline(getattr(transformers, raw["architectures"][0]), settings, folder)
-        processor = _load_processor(folder)
+        processor = _load_processor(folder, reads)
     generation = folder / "generation_config.json"
     text: dict[str, Any] = {"clean_up_tokenization_spaces": bool(processor.tokenizer.clean_up_tokenization_spaces)}
     if (filler := processor.tokenizer.pad_token_id) is not None:
@@ -97,7 +103,8 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         text |= {"video_token": str(video_token)}
     config = {
         "model": json.loads(settings.to_json_string(use_diff=False)) | {"architectures": raw["architectures"]},
-        "image": _image_settings(processor),
+        "image": _part_settings(processor, PARTS["image"]),
+        "audio": _part_settings(processor, PARTS["audio"]),
         "video": _video_settings(folder),
         "text": text,
         "generation": _read_object(generation) if generation.exists() else {},
@@ -243,7 +250,7 @@ def without_videos() -> Iterator[None]:
         ProcessorMixin.check_argument_for_proper_class, video_processing_auto.AutoVideoProcessor = check, auto
 
 
-def _load_processor(folder: Path) -> Any:
+def _load_processor(folder: Path, reads: Sequence[str]) -> Any:
     try:
         with without_videos():
             processor = transformers.AutoProcessor.from_pretrained(
@@ -253,19 +260,22 @@ def _load_processor(folder: Path) -> Any:
         raise ModelError(
             f"the processor of `{folder}` cannot be loaded: {first_line(error)}", hint=ask_for_missing(folder)
         ) from error
-    if not hasattr(processor, "image_processor"):
-        raise ModelError(
-            f"`{folder}` does not say how to process pictures", hint="is preprocessor_config.json missing?"
-        )
+    for modality in PARTS.keys() & set(reads):
+        if not hasattr(processor, PARTS[modality]):
+            raise ModelError(
+                f"`{folder}` does not say how to process {MODALITIES[modality]}",
+                hint="is preprocessor_config.json missing?",
+            )
     vocabularies = sorted(processor.tokenizer.vocab_files_names.values())
     if not any((folder / name).is_file() for name in vocabularies):  # the library would make an empty one
         raise ModelError(f"`{folder}` has no vocabulary", hint=f"one of these is missing: {', '.join(vocabularies)}")
     return processor
 
 
-def _image_settings(processor: Any) -> dict[str, Any]:
-    """What the picture processor really does: a checkpoint's file may leave out what its class fills in."""
-    settings: dict[str, Any] = json.loads(processor.image_processor.to_json_string())
+def _part_settings(processor: Any, part: str) -> dict[str, Any]:
+    """What a part of the processor really does: a checkpoint's file may leave out what its class fills in. Empty where
+    there is none."""
+    settings: dict[str, Any] = json.loads(getattr(processor, part).to_json_string()) if hasattr(processor, part) else {}
     return {key: value for key, value in settings.items() if value is not None}
 
 

@@ -14,7 +14,7 @@ from mmedge.core.report import Agreement, Answers
 from mmedge.core.similarity import Similarity
 from mmedge.export.examples import Example
 from mmedge.runtime.classify import Labels, to_assets
-from mmedge.runtime.golden import prompt_arrays, record, stored, to_bytes
+from mmedge.runtime.golden import PICTURE, SOUND, prompt_arrays, record, stored, to_bytes
 from mmedge.runtime.pipeline import Pipeline
 
 TOOLS = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "numpy", "pillow", "tokenizers")
@@ -40,7 +40,7 @@ def pack_labels(labels: Labels, folder: Path) -> dict[str, str]:
 
 
 def pack_golden(pipeline: Pipeline, examples: Sequence[Example], folder: Path) -> tuple[Golden, ...]:
-    """Answer the first examples and keep inputs, outputs and tokens beside the picture."""
+    """Answer the first examples and keep inputs, outputs and tokens beside the picture or sound."""
     return tuple(_pack_one(pipeline, example, index, folder) for index, example in enumerate(examples[:GOLDEN]))
 
 
@@ -49,7 +49,7 @@ def _pack_one(pipeline: Pipeline, example: Example, index: int, folder: Path) ->
     place.mkdir(parents=True)
     prompt = pipeline.prepare(example.request())
     seen = record(pipeline.engine, prompt)
-    (place / "picture.png").write_bytes(example.picture.read_bytes())
+    (place / (SOUND if example.heard else PICTURE)).write_bytes(example.file.read_bytes())
     (place / "inputs.npz").write_bytes(to_bytes(stored(prompt_arrays(prompt))))
     (place / "outputs.npz").write_bytes(to_bytes(seen.outputs))
     text = pipeline.tokenizer.decode(list(seen.tokens)) if seen.tokens else ""

@@ -58,8 +58,12 @@ def prepare(
     checkpoint = read_checkpoint(find_checkpoint(request.model, request.revision))
     plan = make_plan(request, wanted, checkpoint.family, checkpoint.config)
     check_belonging(checkpoint, plan)
-    samples = read_samples(request.calibration.files, path and path.parent) if request.calibration else ()
+    samples = _read_samples(request.calibration, path, plan.modality) if request.calibration else ()
     return Prepared(checkpoint, plan, samples, names, estimate(plan, checkpoint), path)
+
+
+def _read_samples(calibration: Calibration, recipe: Path | None, modality: str) -> tuple[Sample, ...]:
+    return read_samples(calibration.files, recipe and recipe.parent, modality=modality)
 
 
 def _label_set(own: LabelSet | None, labels: Path | str | None, templates: Sequence[str]) -> LabelSet:

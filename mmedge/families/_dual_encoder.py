@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmedge.core.family import Config, Request
+from mmedge.core.family import MODALITIES, Config, Request
 from mmedge.core.ports import Port, Span, Tensors
 from mmedge.core.similarity import Similarity
 from mmedge.errors import ContextError, InputError
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 BATCH = Span(1, 1, 32)
 """How many of a modality are embedded at once."""
-MODALITIES = {"image": "pictures", "text": "texts", "audio": "sounds", "video": "videos"}
 
 
 def tasks(config: Config) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from mmedge.core.similarity import Similarity
 from mmedge.errors import BundleError, UsageError
 from mmedge.runtime.clock import Clock
 from mmedge.runtime.model import Model, check_task, open_model
-from mmedge.runtime.subjects import Source, look
+from mmedge.runtime.subjects import SoundSource, Source, listen, look
 
 TOGETHER = 8
 """Most inputs of one run."""
@@ -41,6 +42,15 @@ class Encoder(Model):
         """
         return self.embed("image", pictures, clock=clock)
 
+    def sounds(self, sounds: Iterable[SoundSource], *, clock: Clock | None = None) -> np.ndarray:
+        """float32 ``[sounds, width]``.
+
+        Raises:
+            InputError: a sound cannot be used.
+            UsageError: the bundle embeds no sounds.
+        """
+        return self.embed("audio", sounds, clock=clock)
+
     def texts(self, texts: Iterable[str], *, clock: Clock | None = None) -> np.ndarray:
         """float32 ``[texts, width]``.
 
@@ -50,12 +60,14 @@ class Encoder(Model):
         """
         return self.embed("text", texts, clock=clock)
 
-    def embed(self, modality: str, sources: Iterable[Source], *, clock: Clock | None = None) -> np.ndarray:
+    def embed(
+        self, modality: str, sources: Iterable[Source | SoundSource], *, clock: Clock | None = None
+    ) -> np.ndarray:
         """What each source of a modality means, float32 ``[sources, width]``; a few of them at once."""
         clock = clock or Clock()
         return self.run(modality, (self.prompt(modality, source, clock=clock) for source in sources), clock=clock)
 
-    def prompt(self, modality: str, source: Source, *, clock: Clock | None = None) -> Prompt:
+    def prompt(self, modality: str, source: Source | SoundSource, *, clock: Clock | None = None) -> Prompt:
         """One source, read and prepared.
 
         Raises:
@@ -65,7 +77,7 @@ class Encoder(Model):
         if modality not in self.modalities:
             raise UsageError(f"this bundle does not embed `{modality}`", hint=f"it does: {', '.join(self.modalities)}")
         clock = clock or Clock()
-        request = Request(text=str(source)) if modality == "text" else Request((look(source, clock).pixels,))
+        request = _request(modality, source, clock)
         with clock.stage("preprocess"):
             return self.prepare(request)
 
@@ -83,6 +95,14 @@ class Encoder(Model):
         """Numbers in an embedding."""
         ports = (port for graph in self.engine.graphs for port in graph.outputs)
         return int(next(port.shape[-1] for port in ports if port.name.endswith(SUFFIX)))
+
+
+def _request(modality: str, source: Any, clock: Clock) -> Request:
+    if modality == "text":
+        return Request(text=str(source))
+    if modality == "audio":
+        return Request(sounds=(listen(source, clock),))
+    return Request((look(source, clock).pixels,))
 
 
 SUFFIX = "_embeds"

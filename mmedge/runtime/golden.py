@@ -10,9 +10,12 @@ from typing import NamedTuple
 import numpy as np
 from msgspec.structs import replace
 
-from mmedge.core.family import Prompt
+from mmedge.core.bundle import Bundle, Golden
+from mmedge.core.family import Prompt, Request, Sound
 from mmedge.core.ports import Tensors
-from mmedge.errors import BundleError
+from mmedge.errors import BundleError, InputError
+from mmedge.media.audio import check_sound
+from mmedge.media.image import decode_picture
 from mmedge.runtime.decode import decode, picking
 from mmedge.runtime.engine import Engine
 
@@ -21,6 +24,9 @@ MOST_ELEMENTS = 4096
 
 MOST_BYTES = 4 << 20
 """Of the pictures of one sample that a bundle carries as numbers."""
+
+PICTURE, SOUND = "picture.png", "sound.npz"
+"""Files of a sample, which has one of them."""
 
 LIMIT = 16
 """Tokens of a recorded answer."""
@@ -125,6 +131,37 @@ def stored(arrays: Tensors) -> Tensors:
 def thinned(tensor: np.ndarray) -> np.ndarray:
     """At most `MOST_ELEMENTS` elements of ``tensor``, evenly spread over its flat form."""
     return tensor.ravel()[:: -(-tensor.size // MOST_ELEMENTS) or 1]
+
+
+def sound_to_bytes(sound: Sound) -> bytes:
+    """As a device without any codec reads it."""
+    return to_bytes({"samples": sound.samples, "rate": np.array(sound.rate, np.int64)})
+
+
+def sound_from_bytes(data: bytes, name: str) -> Sound:
+    """What `sound_to_bytes` made, in a bundle that may come from anyone.
+
+    Raises:
+        BundleError: it holds anything else.
+    """
+    tensors = from_bytes(data, name)
+    try:
+        return check_sound(Sound(tensors["samples"], int(tensors["rate"])), name)
+    except (KeyError, TypeError, ValueError, InputError) as error:
+        raise BundleError(f"`{name}` holds no sound", hint="export the bundle again") from error
+
+
+def asked(bundle: Bundle, golden: Golden) -> Request:
+    """What a golden sample asks, with its picture or its sound.
+
+    Raises:
+        BundleError: the sound cannot be used.
+        InputError: the picture cannot be decoded.
+    """
+    picture, sound = f"{golden.path}/{PICTURE}", f"{golden.path}/{SOUND}"
+    if sound in bundle.manifest.files:
+        return Request(text=golden.question, sounds=(sound_from_bytes(bundle.read(sound), sound),))
+    return Request((decode_picture(bundle.read(picture), picture).pixels,), golden.question)
 
 
 def to_bytes(tensors: Tensors) -> bytes:

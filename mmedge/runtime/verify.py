@@ -8,15 +8,15 @@ import numpy as np
 from msgspec import Struct
 
 from mmedge.core.bundle import Bundle, Golden, Manifest
-from mmedge.core.family import Prompt, Request
+from mmedge.core.family import Prompt
 from mmedge.core.ports import Tensors
 from mmedge.errors import BundleError
-from mmedge.media.image import decode_picture
-from mmedge.runtime.golden import LIMIT, Record, from_bytes, prompt_arrays, record, stored, with_arrays
+from mmedge.runtime.golden import LIMIT, Record, asked, from_bytes, prompt_arrays, record, stored, with_arrays
 from mmedge.runtime.model import Model, open_model
 
 PIXEL_BOUND = 2 / 255
-"""A later Pillow may round a resized pixel otherwise; more than this is another picture."""
+"""A later Pillow may round a resized pixel otherwise; more than this is another picture. Of sounds it is in decibels,
+where numpy rounds otherwise."""
 
 EXACT_COSINE = 0.9999
 """Two engines in float32; quantized graphs are held to what the recipe accepted against torch."""
@@ -80,8 +80,7 @@ def _replay(bundle: Bundle, pipeline: Model, golden: Golden) -> tuple[list[Check
         return from_bytes(bundle.read(f"{golden.path}/{name}"), f"{golden.path}/{name}")
 
     inputs, outputs = kept("inputs.npz"), kept("outputs.npz")
-    picture = decode_picture(bundle.read(f"{golden.path}/picture.png"), f"{golden.path}/picture.png")
-    prompt = pipeline.prepare(Request((picture.pixels,), golden.question))
+    prompt = pipeline.prepare(asked(bundle, golden))
     _refuse_unlike(golden, prompt, inputs)
     checks = [_check_inputs(pipeline, golden, prompt, inputs)]
     # The recorded inputs and answer are replayed, so that a graph is blamed neither for the pre-processing nor for

@@ -20,7 +20,7 @@ COMPONENTS = (
     Component("decoder", lambda model, ids: ids, (IDS, PIXELS), (LOGITS,), CACHE, SIZES),
 )
 SHORT = {"total": Span(1, 8, 16)}
-FAMILY = SimpleNamespace(name="small", components=lambda config: COMPONENTS)
+FAMILY = SimpleNamespace(name="small", components=lambda config: COMPONENTS, reads=lambda config: ("image", "text"))
 PICTURES = Calibration(files="pictures")
 
 

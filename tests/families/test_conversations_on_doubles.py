@@ -20,7 +20,8 @@ from mmedge.export.build import export
 from mmedge.export.load import load_model, read_checkpoint
 
 FOLDER = Path(__file__).parent / "checkpoints"
-FAMILIES = sorted(path.stem for path in FOLDER.glob("*.py") if not path.stem.startswith("_"))
+CHECKPOINTS = sorted(path.stem for path in FOLDER.glob("*.py") if not path.stem.startswith("_"))
+FAMILIES = [name for name in CHECKPOINTS if find.family(name).generate]
 VERSION = "10.3"
 """Of JetPack 6.2, the oldest that the shipped targets are for."""
 LIMIT = 8
