@@ -12,7 +12,6 @@ class Lengths:
     """Embeds pictures and texts by their lengths, and counts what it is asked for."""
 
     similarity = Similarity(10.0)
-    backends = {"vision": "numpy"}
 
     def __init__(self):
         self.texts_embedded = 0

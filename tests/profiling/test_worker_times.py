@@ -67,9 +67,8 @@ def pipeline(delays: dict[str, float | list[float]]) -> Pipeline:
     decoder = replay(logits_of=[4, 5, 6, STOP], held=(FEATURES,), delay=delays.get("decoder", 0.0))
     prompt = Prompt({"pixels": np.zeros((1, 1), np.float32)}, np.array([1]), stop=(STOP,), capacity=16)
     nothing = lambda *_: ()  # noqa: E731
-    family = Family(
-        name="stub", architectures=(), tasks=nothing, components=nothing, prepare=lambda *_: prompt, generate=nothing, tiny=()
-    )
+    written = {"tasks": nothing, "components": nothing, "generate": nothing, "prepare": lambda *_: prompt}
+    family = Family(name="stub", architectures=(), tiny=(), **written)
     engine = Engine((graph, decoder.graph), {"encoder": encoder, "decoder": decoder})
     return Pipeline(family, {}, tokenizer(), engine, ("caption",))
 
