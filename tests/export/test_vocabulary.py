@@ -4,10 +4,10 @@ import importlib.util
 import random
 import unicodedata
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import transformers
-from sentencepiece import sentencepiece_model_pb2
 
 from mmedge.core import find
 from mmedge.errors import ModelError
@@ -35,11 +35,16 @@ TEXTS = (
 
 
 @pytest.fixture(scope="module")
-def slow(tmp_path_factory) -> transformers.SiglipTokenizer:
+def maker() -> ModuleType:
     spec = importlib.util.spec_from_file_location("checkpoint_of_siglip", MAKER)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    folder = module.make(find.family("siglip").tiny[0], tmp_path_factory.mktemp("siglip"))
+    return module
+
+
+@pytest.fixture(scope="module")
+def slow(maker, tmp_path_factory) -> transformers.SiglipTokenizer:
+    folder = maker.make(find.family("siglip").tiny[0], tmp_path_factory.mktemp("siglip"))
     return transformers.AutoTokenizer.from_pretrained(folder)
 
 
@@ -82,12 +87,39 @@ def test_lower_case_is_left_alone_where_the_tokenizer_leaves_it(slow, monkeypatc
         assert Tokenizer(vocabulary(slow)).encode(text) == wanted(slow, text)
 
 
-def test_a_model_that_tokenizers_cannot_run_alike_is_refused(slow, monkeypatch):
-    proto = sentencepiece_model_pb2.ModelProto.FromString(slow.sp_model.serialized_model_proto())
-    proto.trainer_spec.byte_fallback = True
-    monkeypatch.setattr(slow.sp_model, "serialized_model_proto", proto.SerializeToString, raising=False)
-    with pytest.raises(ModelError, match="it spells unknown characters by bytes"):
-        vocabulary(slow)
+KINDS = {
+    "bytes for unknown characters": {"byte_fallback": True},
+    "characters as they are": {"normalization_rule_name": "identity"},
+    "another map of characters": {"normalization_rule_name": "nfkc"},
+    "symbols that texts lose their punctuation of": {"user_defined_symbols": ["<extra_id_0>", "a.b"]},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_models_of_other_kinds_cut_alike(maker, kind, tmp_path):
+    (tmp_path / "spiece.model").write_bytes(maker.sentence_piece(400, **KINDS[kind]))
+    other = transformers.SiglipTokenizer(str(tmp_path / "spiece.model"))
+    generator = random.Random(1)
+    texts = ["".join(generator.choices(LETTERS + "<extra_id_0>", k=generator.randint(0, 20))) for _ in range(500)]
+    made = Tokenizer(vocabulary(other))
+    texts += [*TEXTS, "a <extra_id_0> b", "a.b"]
+    assert [text for text in texts if made.encode(text) != wanted(other, text)] == []
+
+
+REFUSED = {
+    "it is no unigram model": {"model_type": "bpe", "vocab_size": 120},
+    "a plain text may have symbols of its own": {"user_defined_symbols": ["cat"]},
+    "it keeps spaces as they are": {"remove_extra_whitespaces": False},
+}
+
+
+@pytest.mark.parametrize("reason", REFUSED)
+def test_a_model_that_tokenizers_cannot_run_alike_is_refused(maker, reason, tmp_path):
+    settings = {"size": 400, **REFUSED[reason]}
+    size = settings.pop("vocab_size", settings.pop("size"))
+    (tmp_path / "spiece.model").write_bytes(maker.sentence_piece(size, **settings))
+    with pytest.raises(ModelError, match=reason):
+        vocabulary(transformers.SiglipTokenizer(str(tmp_path / "spiece.model")))
 
 
 def test_a_tokenizer_of_another_kind_is_refused():

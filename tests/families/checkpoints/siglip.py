@@ -48,8 +48,8 @@ def spread(model: torch.nn.Module) -> None:
             weight.normal_(std=0.5)
 
 
-def sentence_piece(size: int) -> bytes:
-    """A unigram model of ``size`` pieces, the first three as in published checkpoints."""
+def sentence_piece(size: int, **settings: Any) -> bytes:
+    """A unigram model of at most ``size`` pieces, the first three as in published checkpoints."""
     made = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(SENTENCES * 4),
@@ -63,5 +63,6 @@ def sentence_piece(size: int) -> bytes:
         bos_id=-1,
         num_threads=1,
         minloglevel=2,
+        **settings,
     )
     return made.getvalue()
