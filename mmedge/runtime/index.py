@@ -1,7 +1,8 @@
 """An index: one file with what many things embed to, searched by what one thing embeds to.
 
 It is an SQLite database, so whatever happens it is as it was before or after a batch; vectors are kept as float32,
-float16, or int8 with a scale of its own for each. A search is exact: one product with all vectors.
+float16, or int8 with a scale of its own for each. A search is one product with all vectors, and exact; see `near` for
+what is faster where there are very many.
 """
 
 from __future__ import annotations
@@ -28,10 +29,12 @@ PAGE = 16_384
 _TABLES = """
 CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE items (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
     name TEXT NOT NULL, modality TEXT NOT NULL, state TEXT NOT NULL, vector BLOB NOT NULL,
-    PRIMARY KEY (name, modality)
+    UNIQUE (name, modality)
 );
 """
+"""A number is never used again, so the numbers alone tell what was added and removed since."""
 
 
 class About(Struct, frozen=True):
@@ -80,7 +83,8 @@ class Index:
         vectors = encoded(embeddings, self.about.precision)
         rows = [(*_fields(item), vector) for item, vector in zip(items, vectors, strict=True)]
         with reported(self.path), self._database:
-            self._database.executemany("INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?)", rows)
+            statement = "INSERT OR REPLACE INTO items (name, modality, state, vector) VALUES (?, ?, ?, ?)"
+            self._database.executemany(statement, rows)
 
     def remove(self, keys: Iterable[tuple[str, str]]) -> None:
         """Forget things by name and modality."""
@@ -95,12 +99,48 @@ class Index:
         """
         asked = "" if modality is None else " WHERE modality = ?"
         with reported(self.path):
-            query = f"SELECT name, modality, state, vector FROM items{asked} ORDER BY rowid"
+            query = f"SELECT name, modality, state, vector FROM items{asked} ORDER BY id"
             rows = self._database.execute(query, () if modality is None else (modality,)).fetchall()
+        return [Item(*row[:3]) for row in rows], self._decoded(rows)
+
+    def ids(self) -> np.ndarray:
+        """The number of each item, int64 ``[items]``, growing."""
+        with reported(self.path):
+            rows = self._database.execute("SELECT id FROM items ORDER BY id").fetchall()
+        return np.array([row[0] for row in rows], np.int64)
+
+    def vectors(self, ids: Sequence[int]) -> np.ndarray:
+        """Of the items with these numbers, float32 ``[ids, width]``."""
+        return self._decoded([self._row(number) for number in ids])
+
+    def items(self, ids: Sequence[int]) -> list[Item]:
+        """Those with these numbers."""
+        return [Item(*self._row(number)[:3]) for number in ids]
+
+    def note(self, name: str, value: str) -> None:
+        """Keep a word beside the items; a later one of the same name takes its place."""
+        with reported(self.path), self._database:
+            self._database.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (name, value))
+
+    def noted(self, name: str) -> str | None:
+        """What was kept under this name."""
+        with reported(self.path):
+            row = self._database.execute("SELECT value FROM about WHERE name = ?", (name,)).fetchone()
+        return str(row[0]) if row else None
+
+    def _row(self, number: int) -> tuple[str, str, str, bytes]:
+        with reported(self.path):
+            query = "SELECT name, modality, state, vector FROM items WHERE id = ?"
+            row: tuple[str, str, str, bytes] | None = self._database.execute(query, (int(number),)).fetchone()
+        if row is None:
+            raise damaged(self.path, f"it has no item number {number}")
+        return row
+
+    def _decoded(self, rows: Sequence[tuple[str, str, str, bytes]]) -> np.ndarray:
         length = LENGTHS[self.about.precision](self.about.width)
         if bad := next((row for row in rows if len(row[3]) != length), None):
             raise damaged(self.path, f"the vector of `{bad[0]}` is {len(bad[3])} bytes long, not {length}")
-        return [Item(*row[:3]) for row in rows], decoded([row[3] for row in rows], self.about)
+        return decoded([row[3] for row in rows], self.about)
 
     def close(self) -> None:
         self._database.close()
