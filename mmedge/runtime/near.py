@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 SUFFIX = ".near"
 NOTE = "near"
 """Under which an index keeps the digests of the items and of the graph's file."""
-KINDS = {"float32": "f32", "float16": "f16", "int8": "i8"}
+KINDS = {"float32": "f32", "float16": "f16", "int8": "f16"}
+"""How the graph keeps vectors; its own int8 has one scale for all, and loses an eighth of the nearest."""
 BATCH = 1024
 QUERIES = 100
 """Items that are searched for to measure the recall."""
@@ -45,7 +46,7 @@ def bring_up_to_date(index: Index, done: Callable[[str], None] = lambda what: No
     the share of the `COUNT` nearest that it finds.
 
     Raises:
-        UsageError: usearch is not installed.
+        BackendError: usearch is not installed.
     """
     ids, path = index.ids(), near_file(index.path)
     graph = _opened(index, path, whole=True) or _empty(index)
@@ -59,17 +60,33 @@ def bring_up_to_date(index: Index, done: Callable[[str], None] = lambda what: No
         for number in numbers:
             done(str(number))
     index.note(NOTE, f"{_digest(ids)} {_written(graph, path)}")
-    return _recall(index, graph, ids)
+    return _recall(index, Near(graph), ids)
 
 
-def find_near(index: Index, query: np.ndarray, count: int) -> list[tuple[int, float]] | None:
-    """Numbers and cosines of the items that are nearest to ``query`` ``[width]``, or nearly so, the nearest first; None
-    where there is no graph of just these items."""
+class Near:
+    """The graph of an index, opened by `open_near`."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+
+    def find(self, query: np.ndarray, count: int) -> list[tuple[int, float]]:
+        """Numbers and cosines of the items that are nearest to ``query`` ``[width]``, or nearly so, the nearest
+        first."""
+        found: Any = self._graph.search(query, count)
+        return [(int(key), 1.0 - float(distance)) for key, distance in zip(found.keys, found.distances, strict=True)]
+
+
+def open_near(index: Index) -> Near | None:
+    """The graph of an index; None where there is none of just its items.
+
+    Raises:
+        BackendError: there is one, and usearch is not installed.
+    """
     noted = (index.noted(NOTE) or "").partition(" ")[0]
     if not near_file(index.path).is_file() or noted != _digest(index.ids()):
         return None
     graph = _opened(index, near_file(index.path), whole=False)
-    return None if graph is None else _walked(graph, query, count)
+    return None if graph is None else Near(graph)
 
 
 def _opened(index: Index, path: Path, *, whole: bool) -> Graph | None:
@@ -95,17 +112,12 @@ def _empty(index: Index) -> Graph:
     )
 
 
-def _walked(graph: Graph, query: np.ndarray, count: int) -> list[tuple[int, float]]:
-    found: Any = graph.search(query, count)
-    return [(int(key), 1.0 - float(distance)) for key, distance in zip(found.keys, found.distances, strict=True)]
-
-
-def _recall(index: Index, graph: Graph, ids: np.ndarray) -> float:
+def _recall(index: Index, near: Near, ids: np.ndarray) -> float:
     _, vectors = index.read()
     shares = []
     for place in np.linspace(0, len(ids) - 1, min(QUERIES, len(ids))).astype(int):
         want = {int(ids[row]) for row, _ in nearest(vectors, vectors[place], COUNT)}
-        shares.append(len(want & {number for number, _ in _walked(graph, vectors[place], COUNT)}) / len(want))
+        shares.append(len(want & {number for number, _ in near.find(vectors[place], COUNT)}) / len(want))
     return float(np.mean(shares)) if shares else 1.0
 
 

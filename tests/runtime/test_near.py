@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from mmedge.runtime.index import PRECISIONS, About, Item, make_index, nearest, open_index
-from mmedge.runtime.near import bring_up_to_date, find_near, near_file
+from mmedge.runtime.near import bring_up_to_date, near_file, open_near
 
 pytest.importorskip("usearch")
 WIDTH, MANY = 32, 600
@@ -38,14 +38,14 @@ def test_nearly_all_of_the_nearest_are_found(path):
         shares = []
         for query in rows(40, seed=1):
             want = {every[place].name for place, _ in nearest(vectors, query, 10)}
-            shares.append(len(want & names(index, find_near(index, query, 10))) / 10)
+            shares.append(len(want & names(index, open_near(index).find(query, 10))) / 10)
     assert np.mean(shares) > 0.9
 
 
 def test_cosines_are_those_of_the_exact_search(path):
     with open_index(path) as index:
         _, vectors = index.read()
-        found = find_near(index, vectors[7], 3)
+        found = open_near(index).find(vectors[7], 3)
         assert names(index, found[:1]) == {"7.png"}
         assert [cosine for _, cosine in found] == pytest.approx(
             [cosine for _, cosine in nearest(vectors, vectors[7], 3)], abs=0.02
@@ -60,9 +60,9 @@ def test_a_graph_of_other_items_is_not_used_until_it_is_brought_up_to_date(path,
         about = index.about
     with make_index(path, about) as made:
         change(made)
-        assert find_near(made, rows(1)[0], 5) is None
+        assert open_near(made) is None
         bring_up_to_date(made)
-        assert len(find_near(made, rows(1)[0], 5)) == 5
+        assert len(open_near(made).find(rows(1)[0], 5)) == 5
 
 
 def test_only_what_is_new_is_added(path):
@@ -75,8 +75,8 @@ def test_only_what_is_new_is_added(path):
         bring_up_to_date(made, heard.append)
         assert len(heard) == 5
         _, vectors = made.read()
-        assert "0.png" not in names(made, find_near(made, rows(1)[0], 50))
-        assert names(made, find_near(made, vectors[-1], 1)) == {f"{MANY + 4}.png"}
+        assert "0.png" not in names(made, open_near(made).find(rows(1)[0], 50))
+        assert names(made, open_near(made).find(vectors[-1], 1)) == {f"{MANY + 4}.png"}
 
 
 def test_a_graph_that_was_changed_by_others_is_not_used_and_is_made_again(path):
@@ -85,20 +85,20 @@ def test_a_graph_that_was_changed_by_others_is_not_used_and_is_made_again(path):
     near_file(path).write_bytes(data)
     with open_index(path) as index:
         about = index.about
-        assert find_near(index, rows(1)[0], 5) is None
+        assert open_near(index) is None
     with make_index(path, about) as made:
         heard = []
         bring_up_to_date(made, heard.append)
-        assert len(heard) == MANY and find_near(made, rows(1)[0], 5)
+        assert len(heard) == MANY and open_near(made).find(rows(1)[0], 5)
 
 
 def test_without_a_graph_there_is_none(path):
     near_file(path).unlink()
     with open_index(path) as index:
-        assert find_near(index, rows(1)[0], 5) is None
+        assert open_near(index) is None
 
 
 def test_nothing_has_a_graph_too(tmp_path):
     with make_index(tmp_path / "index", About("a" * 64, "", WIDTH, "float16")) as made:
         assert bring_up_to_date(made) == 1.0
-        assert find_near(made, rows(1)[0], 5) == []
+        assert open_near(made).find(rows(1)[0], 5) == []
