@@ -200,36 +200,40 @@ def _check_no_option(name: str) -> None:
         raise UsageError(f"unknown option: {name}", hint=f"--help lists the options; a file of this name is ./{name}")
 
 
-def expand(pictures: Sequence[str]) -> Iterator[str]:
-    """Folders become the pictures inside them, in order of their names.
+def expand(files: Sequence[str], modality: str = "image") -> Iterator[str]:
+    """Folders become the pictures inside them, or what else is asked for, in order of their names.
 
     Raises:
         UsageError: an option that does not exist is among them.
-        InputError: a folder has no pictures.
+        InputError: a folder has none.
     """
-    from mmedge.core.samples import PICTURES
+    from mmedge.core.family import MODALITIES
+    from mmedge.core.samples import ENDINGS
 
-    for name in pictures:
+    endings = ENDINGS[modality]
+    for name in files:
         _check_no_option(name)
         if name != STDIN and os.path.isdir(name):  # False too if it cannot be told
-            inside = sorted(str(path) for path in Path(name).rglob("*") if path.suffix.lower() in PICTURES)
+            inside = sorted(str(path) for path in Path(name).rglob("*") if path.suffix.lower() in endings)
             if not inside:
-                raise InputError(f"the folder `{name}` has no pictures", hint=f"looked for {', '.join(PICTURES)}")
+                what = MODALITIES[modality]
+                raise InputError(f"the folder `{name}` has no {what}", hint=f"looked for {', '.join(endings)}")
             yield from inside
         else:
             yield name
 
 
-def read_stdin() -> bytes:
-    """The bytes of a picture.
+def read_stdin(modality: str = "image") -> bytes:
+    """The bytes of a picture, or of a sound.
 
     Raises:
         InputError: there are none, or too many.
     """
-    from mmedge.media.image import read_stream
+    from mmedge.media import audio, image
 
+    what, read = ("sound", audio.read_stream) if modality == "audio" else ("picture", image.read_stream)
     if sys.stdin is None:
-        raise InputError("standard input is closed", hint="name a file, or pipe a picture in")
-    if data := read_stream(sys.stdin.buffer, "standard input"):
+        raise InputError("standard input is closed", hint=f"name a file, or pipe a {what} in")
+    if data := read(sys.stdin.buffer, "standard input"):
         return data
-    raise InputError("standard input is empty", hint="name a file, or pipe a picture in")
+    raise InputError("standard input is empty", hint=f"name a file, or pipe a {what} in")

@@ -17,9 +17,11 @@ _STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Refusals:
-    """Pictures that cannot be used: each is reported and the others go on; the only one is an error of the command."""
+    """Pictures, or ``what`` else, that cannot be used: each is reported and the others go on; the only one is an error
+    of the command."""
 
-    def __init__(self, json: bool, *, several: bool) -> None:
+    def __init__(self, json: bool, *, several: bool, what: str = "picture") -> None:
+        self.what = what
         self.json = json
         self.several = several
         self.bad = 0
@@ -29,7 +31,7 @@ class Refusals:
             raise error
         self.bad += 1
         if self.json:
-            print(json_line({"picture": readable(name), "error": told(error)}), flush=True)
+            print(json_line({self.what: readable(name), "error": told(error)}), flush=True)
         print(f"error: {error.message}", file=sys.stderr)
 
     def end(self) -> int:

@@ -23,7 +23,7 @@ PERCENT = 100
 def classify(
     bundle: Path,
     /,
-    *pictures: Dashed,
+    *files: Dashed,
     labels: str | None = None,
     labels_file: Path | None = None,
     template: Annotated[tuple[str, ...], Parameter(negative=())] = (),
@@ -32,28 +32,31 @@ def classify(
     threads: int = 0,
     json: bool = False,
 ) -> int:
-    """Tell which of your labels pictures are most like.
+    """Tell which of your labels pictures or sounds are most like.
 
     Args:
-        bundle: A folder that `mmedge export` wrote, of a model that embeds pictures and texts.
-        pictures: Picture files, folders of them, or - for a picture from standard input.
+        bundle: A folder that `mmedge export` wrote, of a model that embeds texts, and pictures or sounds.
+        files: Pictures or sounds, folders of them, or - for one from standard input.
         labels: The labels, with commas between them: "a cat,a dog".
         labels_file: A file with one label a line.
-        template: The text made of a label, "a photo of {}" unless given; of several the mean is taken.
+        template: The text made of a label, "a photo of {}" or "the sound of {}" unless given; of several the mean is
+            taken.
         top: How many of the likeliest labels are told.
         backend: Run every graph on this engine instead of the target's choice.
         threads: CPU threads; 0 means all cores.
-        json: One JSON object per picture: its labels, each with probability and cosine.
+        json: One JSON object per file: its labels, each with probability and cosine.
     """
     from mmedge.core.bundle import open_bundle
-    from mmedge.runtime.encoder import open_encoder
+    from mmedge.runtime.encoder import embedded_by, open_encoder, subject_of
 
-    if not pictures:
-        raise UsageError("no picture is given", hint='mmedge classify BUNDLE photo.jpg --labels "a cat,a dog"')
+    if not files:
+        raise UsageError(
+            "no picture and no sound is given", hint='mmedge classify BUNDLE photo.jpg --labels "a cat,a dog"'
+        )
     if top < 1:
         raise UsageError(f"--top is {top}, it must be at least 1")
-    names = list(expand(pictures))
     opened = open_bundle(bundle)
+    names = list(expand(files, subject_of(embedded_by(opened.manifest.graphs))))
     asked = _asked(opened, labels, labels_file, template)
     task = "embed" if isinstance(asked, tuple) else "classify"
     with open_encoder(opened, task, backend=backend, threads=threads) as encoder:
@@ -94,31 +97,31 @@ def _embedded(encoder: Encoder, names: tuple[str, ...], templates: tuple[str, ..
 
 def _classify_all(encoder: Encoder, names: list[str], labels: Labels, top: int, json: bool) -> int:
     from mmedge.commands._progress import Bar
+    from mmedge.core.family import MODALITIES
     from mmedge.runtime.classify import classify
 
-    out = Refusals(json, several=len(names) > 1)
+    subject = encoder.subject
+    out = Refusals(json, several=len(names) > 1, what=MODALITIES[subject].removesuffix("s"))
     with Bar(len(names)) as bar:
         for name in names:
             try:
-                embedded = encoder.images([read_stdin() if name == STDIN else name])
+                embedded = encoder.embed(subject, [read_stdin(subject) if name == STDIN else name])
             except InputError as error:
                 bar.clear()
                 out.refuse(name, error)
             else:
                 bar.clear()
-                _show(name, classify(embedded, labels, encoder.similarity, top)[0], json, several=out.several)
+                guesses = classify(embedded, labels, encoder.similarity, top)[0]
+                _show(name, out.what, guesses, json, several=out.several)
             bar.step(name)
     return out.end()
 
 
-def _show(name: str, guesses: list[Guess], json: bool, *, several: bool) -> None:
+def _show(name: str, what: str, guesses: list[Guess], json: bool, *, several: bool) -> None:
     if json:
         import msgspec
 
-        print(
-            json_line({"picture": readable(name), "labels": [msgspec.to_builtins(each) for each in guesses]}),
-            flush=True,
-        )
+        print(json_line({what: readable(name), "labels": [msgspec.to_builtins(each) for each in guesses]}), flush=True)
         return
     if several:
         print(f"{name}:")

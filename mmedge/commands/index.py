@@ -39,7 +39,7 @@ def index(
     threads: int = 0,
     json: bool = False,
 ) -> int:
-    """Embed pictures or texts into a file that `mmedge search` searches; what is in it already is not embedded again.
+    """Embed pictures, sounds or texts for `mmedge search`; what is in the index already is not embedded again.
 
     Args:
         bundle: A folder that `mmedge export` wrote, of a model that embeds.

@@ -14,12 +14,16 @@ if TYPE_CHECKING:
     from mmedge.runtime.index import About, Hit, Index
 
 
+NAMES = {"text": "a text", "image": "a picture", "audio": "a sound"}
+
+
 def search(
     index: Path,
     text: str | None = None,
     /,
     *,
     image: str | None = None,
+    audio: str | None = None,
     top: int = 10,
     modality: str | None = None,
     bundle: Path | None = None,
@@ -27,14 +31,15 @@ def search(
     threads: int = 0,
     json: bool = False,
 ) -> int:
-    """Find what in an index is most like a text or a picture.
+    """Find what in an index is most like a text, a picture or a sound.
 
     Args:
         index: A file that `mmedge index` wrote.
         text: What to look for, in words.
         image: What to look for, as a picture.
+        audio: What to look for, as a sound.
         top: How many are told.
-        modality: Look among pictures (image) or texts (text) alone.
+        modality: Look among pictures (image), sounds (audio) or texts (text) alone.
         bundle: The bundle that the index was made by, where that is elsewhere now.
         backend: Run every graph on this engine instead of the target's choice.
         threads: CPU threads; 0 means all cores.
@@ -44,19 +49,29 @@ def search(
     from mmedge.runtime.encoder import open_encoder
     from mmedge.runtime.index import check_bundle, open_index
 
-    if (text is None) == (image is None):
-        problem = "nothing is named to look for" if text is None else "a text and a picture are named"
-        raise UsageError(problem, hint='mmedge search INDEX "a red bicycle", or --image query.jpg')
+    queried, query = _query({"text": text, "image": image, "audio": audio})
     if top < 1:
         raise UsageError(f"--top is {top}, it must be at least 1")
     with open_index(index) as opened:
         known = open_bundle(_bundle(opened.about, bundle))
         check_bundle(opened.about, known.digest, index)
         with open_encoder(known, backend=backend, threads=threads) as encoder:
-            query = encoder.texts([text])[0] if text is not None else encoder.images([str(image)])[0]
-        for hit in _found(opened, query, top, modality):
+            embedded = encoder.embed(queried, [query])[0]
+        for hit in _found(opened, embedded, top, modality):
             _show(hit, json)
     return 0
+
+
+def _query(named: dict[str, str | None]) -> tuple[str, str]:
+    """The modality, and what is looked for."""
+    given = [(modality, query) for modality, query in named.items() if query is not None]
+    if len(given) != 1:
+        several = " and ".join(NAMES[modality] for modality, _ in given)
+        problem = f"{several} are named" if given else "nothing is named to look for"
+        raise UsageError(
+            problem, hint='mmedge search INDEX "a red bicycle", or --image query.jpg, or --audio query.wav'
+        )
+    return given[0]
 
 
 def _bundle(about: About, named: Path | None) -> Path:

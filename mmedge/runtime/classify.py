@@ -23,6 +23,7 @@ from mmedge.runtime.encoder import Encoder
 MARK = "{}"
 """Where a template has the label."""
 TEMPLATES = ("a photo of {}",)
+SOUND_TEMPLATES = ("the sound of {}",)
 MOST_LABELS = 100_000
 LONGEST_FILE = 64 << 20
 NAMES, ROWS = "labels.json", "label_embeddings.npy"
@@ -83,13 +84,15 @@ def check_templates(templates: Sequence[str]) -> tuple[str, ...]:
     for template in templates:
         if MARK not in template:
             raise InputError(f"the template `{template}` has no {MARK}", hint='such as "a photo of {}"')
-    return tuple(templates) or TEMPLATES
+    return tuple(templates)
 
 
 def embed_labels(
     encoder: Encoder, names: Sequence[str], templates: Sequence[str], done: Callable[[str], None] = lambda name: None
 ) -> Labels:
-    """What each label means to the bundle's text tower; ``done`` hears each label."""
+    """What each label means to the bundle's text tower, by the usual template where there are none; ``done`` hears each
+    label."""
+    templates = templates or (SOUND_TEMPLATES if encoder.subject == "audio" else TEMPLATES)
     rows: list[np.ndarray] = []
     for name in names:
         mean = encoder.texts(template.replace(MARK, name) for template in templates).mean(0)

@@ -1,4 +1,4 @@
-"""What an index is made of: pictures in folders, and texts, a line each."""
+"""What an index is made of: pictures and sounds in folders, and texts, a line each."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mmedge.core.names import readable
-from mmedge.core.samples import PICTURES
+from mmedge.core.samples import PICTURES, SOUNDS
 from mmedge.errors import InputError, UsageError
 from mmedge.runtime.index import Item
 
-ENDINGS = {**dict.fromkeys(PICTURES, "image"), ".txt": "text"}
+ENDINGS = {**dict.fromkeys(PICTURES, "image"), **dict.fromkeys(SOUNDS, "audio"), ".txt": "text"}
 """Modality by the ending of a file, in small letters."""
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mmedge.core.bundle import Bundle, open_bundle
+from mmedge.core.bundle import Bundle, Graph, open_bundle
 from mmedge.core.family import Prompt, Request
 from mmedge.core.ports import Tensors
 from mmedge.core.similarity import Similarity
@@ -30,8 +30,12 @@ class Encoder(Model):
     @property
     def modalities(self) -> tuple[str, ...]:
         """What it embeds: ``image``, ``text``, ``audio``, ``video``."""
-        names = (port.name for graph in self.engine.graphs for port in graph.outputs)
-        return tuple(name.removesuffix(SUFFIX) for name in names if name.endswith(SUFFIX))
+        return embedded_by(self.engine.graphs)
+
+    @property
+    def subject(self) -> str:
+        """What texts are compared with."""
+        return subject_of(self.modalities)
 
     def images(self, pictures: Iterable[Source], *, clock: Clock | None = None) -> np.ndarray:
         """float32 ``[pictures, width]``.
@@ -107,6 +111,17 @@ def _request(modality: str, source: Any, clock: Clock) -> Request:
 
 SUFFIX = "_embeds"
 """Of outputs that are embeddings, after the modality."""
+
+
+def embedded_by(graphs: Iterable[Graph]) -> tuple[str, ...]:
+    """The modalities that these graphs have embeddings of."""
+    names = (port.name for graph in graphs for port in graph.outputs)
+    return tuple(name.removesuffix(SUFFIX) for name in names if name.endswith(SUFFIX))
+
+
+def subject_of(modalities: Iterable[str]) -> str:
+    """The first that is no text; pictures where there is nothing to compare."""
+    return next((each for each in modalities if each != "text"), "image")
 
 
 def stacked(feeds: Sequence[Tensors]) -> Tensors:

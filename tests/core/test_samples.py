@@ -140,3 +140,39 @@ def test_the_same_picture_with_another_question_is_not_doubted(pictures):
     lines = "".join(f'{{"image": "b.png", "question": "number {index}?"}}\n' for index in range(8))
     (pictures / "list.jsonl").write_text(lines)
     assert doubt_samples(read_samples(pictures / "list.jsonl")) == ()
+
+
+def test_where_sounds_are_asked_for_a_folder_gives_its_sounds(pictures):
+    for name in ("b.wav", "more/a.FLAC", "c.ogg", "d.mp3"):
+        (pictures / name).write_bytes(b"x")
+    found = read_samples(pictures, modality="audio")
+    assert [sample.id for sample in found] == ["b.wav", "c.ogg", "d.mp3", "more/a.FLAC"]
+    assert found[0].audio == found[0].file == pictures / "b.wav" and found[0].image is None
+    assert len(read_samples(pictures)) == 5
+
+
+def test_a_folder_without_sounds_says_what_was_looked_for(pictures):
+    with pytest.raises(InputError, match="has no samples") as caught:
+        read_samples(pictures, modality="audio")
+    assert caught.value.hint == "sounds end in .flac, .mp3, .ogg, .wav"
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.jsonl"])
+def test_a_list_has_a_column_of_sounds(pictures, name):
+    (pictures / "b.wav").write_bytes(b"x")
+    (pictures / "list.csv").write_text("audio,caption\nb.wav,a bell\n")
+    (pictures / "list.jsonl").write_text('{"audio": "b.wav", "caption": "a bell"}\n')
+    (sample,) = read_samples(pictures / name, modality="audio")
+    assert (sample.audio, sample.image, sample.caption) == (pictures / "b.wav", None, "a bell")
+
+
+def test_a_list_of_pictures_is_none_of_sounds(pictures):
+    (pictures / "list.csv").write_text("image\nb.png\n")
+    (pictures / "list.jsonl").write_text('{"image": "b.png"}\n')
+    with pytest.raises(InputError, match="line 1: there is no column `audio`"):
+        read_samples(pictures / "list.csv", modality="audio")
+    with pytest.raises(InputError, match=r"line 1: .*`audio`"):
+        read_samples(pictures / "list.jsonl", modality="audio")
+    (pictures / "list.csv").write_text("audio\nnone.wav\n")
+    with pytest.raises(InputError, match="there is no sound `"):
+        read_samples(pictures / "list.csv", modality="audio")

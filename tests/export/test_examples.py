@@ -1,11 +1,23 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
+import soundfile
 from msgspec.structs import replace
 from PIL import Image
 
 from mmedge.core.samples import Sample
-from mmedge.export.examples import EXAMPLES, JUDGED, QUESTION, hold_out, make_examples
+from mmedge.errors import InputError
+from mmedge.export.examples import (
+    EXAMPLES,
+    JUDGED,
+    LONGEST_SECONDS,
+    QUESTION,
+    SECONDS,
+    hold_out,
+    make_examples,
+    request_of,
+)
 
 
 def samples(folder: Path, count: int) -> tuple[Sample, ...]:
@@ -47,3 +59,35 @@ def test_what_is_embedded_has_a_text_each_its_caption_if_it_has_one(tmp_path):
 def test_recorded_pictures_are_kept_small(tmp_path):
     first, *_ = make_examples(samples(tmp_path, 1), ("caption",), tmp_path)
     assert max(first.request().images[0].shape) == 512
+
+
+def test_drawn_sounds_are_of_several_lengths_and_at_the_rate_that_is_heard(tmp_path):
+    examples = make_examples((), ("embed",), tmp_path, rate=8_000)
+    heard = [example.request().sounds[0] for example in examples]
+    assert {each.rate for each in heard} == {8_000}
+    assert [len(each.samples) / 8_000 for each in heard] == list(SECONDS)
+    assert not any(example.request().images for example in examples)
+    assert len({len(example.text) for example in examples}) == EXAMPLES
+
+
+def test_recorded_sounds_are_kept_short_and_at_the_rate_that_is_heard(tmp_path):
+    file = tmp_path / "long.wav"
+    soundfile.write(file, np.zeros((16_000 * 20, 2), np.float32), 16_000)
+    first, *_ = make_examples([Sample("long", None, audio=file, caption="rain")], ("embed",), tmp_path, rate=8_000)
+    (sound,) = first.request().sounds
+    assert sound.rate == 8_000 and len(sound.samples) == 8_000 * LONGEST_SECONDS and first.text == "rain"
+
+
+def test_a_sound_that_cannot_be_read_is_named_or_one_is_drawn_in_its_place(tmp_path):
+    (tmp_path / "bad.wav").write_bytes(b"RIFF")
+    sample = Sample("bad", None, audio=tmp_path / "bad.wav")
+    with pytest.raises(InputError, match=r"bad\.wav") as caught:
+        make_examples([sample], ("embed",), tmp_path, rate=8_000)
+    assert caught.value.hint
+    assert make_examples([sample], ("embed",), tmp_path, rate=8_000, skip_bad=True)[0].name == "drawn 0"
+
+
+def test_a_sample_that_is_heard_is_calibrated_with_as_it_is_judged(tmp_path):
+    example = make_examples((), ("embed",), tmp_path, rate=8_000)[0]
+    again = request_of(example.sample(), example.text)
+    np.testing.assert_array_equal(again.sounds[0].samples, example.request().sounds[0].samples)

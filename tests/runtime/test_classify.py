@@ -75,11 +75,11 @@ def test_as_many_labels_as_may_be_are_fine():
 def test_a_file_that_cannot_be_read_is_named(tmp_path, content):
     if content:
         (tmp_path / "labels.txt").write_bytes(content)
-    with pytest.raises(InputError, match="cannot read the labels `.*labels.txt`"):
+    with pytest.raises(InputError, match=r"cannot read the labels `.*labels\.txt`"):
         read_labels(tmp_path / "labels.txt")
 
 
 def test_a_template_has_a_place_for_the_label():
-    assert check_templates(()) == TEMPLATES
-    with pytest.raises(InputError, match="the template `a photo` has no {}"):
+    assert check_templates(()) == ()
+    with pytest.raises(InputError, match=r"the template `a photo` has no \{\}"):
         check_templates(["a photo"])

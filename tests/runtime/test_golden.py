@@ -7,10 +7,19 @@ import numpy as np
 import pytest
 
 from mmedge.backends.replay import replay
-from mmedge.core.family import Prompt
+from mmedge.core.family import Prompt, Sound
 from mmedge.errors import BundleError
 from mmedge.runtime.engine import Engine
-from mmedge.runtime.golden import LIMIT, MOST_ELEMENTS, from_bytes, record, thinned, to_bytes
+from mmedge.runtime.golden import (
+    LIMIT,
+    MOST_ELEMENTS,
+    from_bytes,
+    record,
+    sound_from_bytes,
+    sound_to_bytes,
+    thinned,
+    to_bytes,
+)
 
 STOP = 3
 PROMPT = Prompt({}, np.array([7, 8]), (STOP,), 32)
@@ -113,3 +122,31 @@ def test_anything_but_plain_arrays_is_refused(abuse):
     with pytest.raises(BundleError, match=r"`golden/0/inputs\.npz` holds no plain arrays") as refusal:
         from_bytes(ABUSES[abuse], "golden/0/inputs.npz")
     assert refusal.value.exit_code == 4
+
+
+def test_a_sound_comes_back_as_it_was():
+    sound = Sound(np.linspace(-1, 1, 100, dtype=np.float32), 44_100)
+    again = sound_from_bytes(sound_to_bytes(sound), "sound.npz")
+    assert again.rate == 44_100
+    np.testing.assert_array_equal(again.samples, sound.samples)
+
+
+SAMPLES = np.zeros(9, np.float32)
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"samples": SAMPLES},
+        {"rate": np.array(8_000)},
+        {"samples": SAMPLES.astype(np.float64), "rate": np.array(8_000)},
+        {"samples": SAMPLES[:0], "rate": np.array(8_000)},
+        {"samples": SAMPLES + np.nan, "rate": np.array(8_000)},
+        {"samples": SAMPLES, "rate": np.array(0)},
+        {"samples": SAMPLES, "rate": np.array([1, 2])},
+        {"samples": SAMPLES, "rate": np.array("fast")},
+    ],
+)
+def test_a_strangers_sound_that_is_none_is_refused(arrays):
+    with pytest.raises(BundleError, match=r"`sound\.npz` holds no sound"):
+        sound_from_bytes(to_bytes(arrays), "sound.npz")
