@@ -26,6 +26,8 @@ SAMPLED = 1024
 """Vectors that tell what rounding costs."""
 QUERIES = 128
 COUNTS = (1, 5, 10)
+MANY = 200_000
+"""Things from which on an exact search takes long: see `benchmarks/search.py`."""
 
 
 def index(
@@ -34,6 +36,7 @@ def index(
     *sources: Path,
     output: Output = None,
     precision: Literal["float32", "float16", "int8"] = "float16",
+    approximate: Literal["auto", "always", "never"] = "auto",
     skip_bad: bool = False,
     backend: str | None = None,
     threads: int = 0,
@@ -46,6 +49,8 @@ def index(
         sources: Folders, files, or text files (.txt) of which each line is a text.
         output: The index, made or brought up to date: what changed is embedded again, what is gone is forgotten.
         precision: How vectors are kept.
+        approximate: Make a graph of neighbours beside the index, which is searched faster and misses little; auto is
+            from 200,000 things on.
         skip_bad: Report files that cannot be used and go on; else the first of them is an error.
         backend: Run every graph on this engine instead of the target's choice.
         threads: CPU threads; 0 means all cores.
@@ -63,7 +68,10 @@ def index(
     with open_encoder(opened, backend=backend, threads=threads) as encoder:
         about = About(opened.digest, str(bundle.absolute()), encoder.width, precision)
         with make_index(output, about) as made:
-            return Indexing(encoder, made, skip_bad=skip_bad).run(sources, json)
+            indexing = Indexing(encoder, made, skip_bad=skip_bad)
+            indexing.run(sources)
+            indexing.tell(_bring_near(made, approximate), json)
+    return 0
 
 
 class Indexing:
@@ -73,12 +81,12 @@ class Indexing:
         self.encoder = encoder
         self.made = made
         self.skip_bad = skip_bad
-        self.added = 0
+        self.added = self.kept = self.gone = 0
         self.bad: list[str] = []
         self._sample: list[np.ndarray] = []
 
-    def run(self, sources: Sequence[Path], json: bool) -> int:
-        """The exit code."""
+    def run(self, sources: Sequence[Path]) -> None:
+        """Add what is new and forget what is gone."""
         from mmedge.commands._progress import Bar
         from mmedge.runtime.collection import items_of, lies_in
 
@@ -92,8 +100,7 @@ class Indexing:
             for batch in _batches(new):
                 self._add(batch, bar)
         self.made.remove(gone)
-        self._tell(len(items), len(gone), json)
-        return 0
+        self.gone, self.kept = len(gone), len(items) - len(new)
 
     def _add(self, batch: Sequence[Item], bar: Bar) -> None:
         """Things of one modality."""
@@ -119,17 +126,20 @@ class Indexing:
         self.bad.append(item.name)
         print(f"skipped: {error.message}", file=sys.stderr)
 
-    def _tell(self, seen: int, gone: int, json: bool) -> None:
-        kept = seen - self.added - len(self.bad)
+    def tell(self, near: float | None, json: bool) -> None:
+        """What was done; of a graph of neighbours the share of the first ten that it finds."""
+        recalls = self._recalls()
         if json:
-            numbers = {"added": self.added, "kept": kept, "forgotten": gone, "skipped": self.bad}
-            print(json_line({**numbers, "recall": self._recalls()}), flush=True)
+            done = {"added": self.added, "kept": self.kept, "forgotten": self.gone, "skipped": self.bad}
+            print(json_line({**done, "recall": recalls, "near_recall_at_10": near}), flush=True)
             return
-        print(f"added {self.added}, kept {kept}, forgot {gone}, skipped {len(self.bad)}", file=sys.stderr)
-        if recalls := self._recalls():
+        done_words = f"added {self.added}, kept {self.kept}, forgot {self.gone}, skipped {len(self.bad)}"
+        print(done_words, file=sys.stderr)
+        if recalls:
             told = ", ".join(f"{100 * share:.1f} % of the first {count}" for count, share in recalls.items())
-            precision = self.made.about.precision
-            print(f"searched in {precision}, {sum(map(len, self._sample))} of them find {told}", file=sys.stderr)
+            print(f"{self.made.about.precision} finds {told} of float32", file=sys.stderr)
+        if near is not None:
+            print(f"the graph of neighbours finds {100 * near:.1f} % of the first 10 of all", file=sys.stderr)
 
     def _recalls(self) -> dict[int, float]:
         """What rounding costs among those that were added; nothing to tell where nothing is rounded, or of a few."""
@@ -137,12 +147,31 @@ class Indexing:
 
         from mmedge.runtime.index import decoded, encoded, recall
 
-        about = self.made.about
-        if about.precision == "float32" or sum(map(len, self._sample)) <= max(COUNTS):
+        about, sampled = self.made.about, sum(map(len, self._sample))
+        if about.precision == "float32" or sampled < 2 * max(COUNTS):
             return {}
-        exact = np.concatenate(self._sample)
+        rows = np.concatenate(self._sample)
+        queries, exact = np.split(rows, [min(QUERIES, sampled // 2)])  # each would find itself
         kept = decoded(encoded(exact, about.precision), about)
-        return {count: recall(exact, kept, exact[:QUERIES], count) for count in COUNTS}
+        return {count: recall(exact, kept, queries, count) for count in COUNTS}
+
+
+def _bring_near(made: Index, approximate: str) -> float | None:
+    """The share of the nearest that the graph of neighbours finds; None where there is to be none."""
+    from importlib.util import find_spec
+
+    from mmedge.commands._progress import Bar
+    from mmedge.runtime.near import bring_up_to_date, near_file
+
+    count = len(made.ids())
+    if approximate == "never" or (approximate == "auto" and count < MANY):
+        near_file(made.path).unlink(missing_ok=True)
+        return None
+    if approximate == "auto" and not find_spec("usearch"):
+        print(f"note: a search compares all {count}: pip install 'mmedge[search]' makes it faster", file=sys.stderr)
+        return None
+    with Bar(count) as bar:
+        return bring_up_to_date(made, bar.step)
 
 
 def _batches(items: Sequence[Item]) -> Iterator[Sequence[Item]]:

@@ -26,6 +26,7 @@ def search(
     audio: str | None = None,
     top: int = 10,
     modality: str | None = None,
+    exact: bool = False,
     bundle: Path | None = None,
     backend: str | None = None,
     threads: int = 0,
@@ -40,6 +41,7 @@ def search(
         audio: What to look for, as a sound.
         top: How many are told.
         modality: Look among pictures (image), sounds (audio) or texts (text) alone.
+        exact: Compare all, also where the index has a graph of neighbours.
         bundle: The bundle that the index was made by, where that is elsewhere now.
         backend: Run every graph on this engine instead of the target's choice.
         threads: CPU threads; 0 means all cores.
@@ -57,7 +59,7 @@ def search(
         check_bundle(opened.about, known.digest, index)
         with open_encoder(known, backend=backend, threads=threads) as encoder:
             embedded = encoder.embed(queried, [query])[0]
-        for hit in _found(opened, embedded, top, modality):
+        for hit in _found(opened, embedded, top, modality, exact=exact):
             _show(hit, json)
     return 0
 
@@ -81,9 +83,15 @@ def _bundle(about: About, named: Path | None) -> Path:
     return path
 
 
-def _found(opened: Index, query: np.ndarray, top: int, modality: str | None) -> list[Hit]:
+def _found(opened: Index, query: np.ndarray, top: int, modality: str | None, *, exact: bool) -> list[Hit]:
+    """The graph of neighbours knows no modalities, so one of them is searched by comparing all."""
     from mmedge.runtime.index import Hit, nearest
+    from mmedge.runtime.near import open_near
 
+    if not (exact or modality) and (near := open_near(opened)):
+        found = near.find(query, top)
+        items = opened.items([number for number, _ in found])
+        return [Hit(item.name, item.modality, cosine) for item, (_, cosine) in zip(items, found, strict=True)]
     items, vectors = opened.read(modality)
     if not items:
         what = f"nothing of the modality `{modality}`" if modality else "nothing"

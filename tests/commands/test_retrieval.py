@@ -195,11 +195,22 @@ def test_bad_pictures_are_skipped_and_each_is_told_where_that_is_asked_for(mmedg
 
 
 def test_what_rounding_costs_is_told(mmedge, clip, tmp_path):
-    for seed in range(12):
+    for seed in range(24):
         picture(tmp_path / "many" / f"{seed}.png", seed)
     shown = mmedge("index", clip, tmp_path / "many", "-o", tmp_path / "small", "--precision", "int8", "--json")
     recalls = json.loads(shown.out)["recall"]
     assert set(recalls) == {"1", "5", "10"} and all(0.5 < share <= 1 for share in recalls.values())
+
+
+def test_a_graph_of_neighbours_finds_what_an_exact_search_finds(mmedge, clip, album, index):
+    line = ("search", index, "--image", album / "2.png", "--json")
+    exact = mmedge(*line)
+    shown = mmedge("index", clip, album, "-o", index, "--approximate", "always", "--json")
+    assert json.loads(shown.out)["near_recall_at_10"] == 1.0
+    first, second = ([json.loads(row) for row in found.out.splitlines()] for found in (exact, mmedge(*line)))
+    assert [hit["name"] for hit in first] == [hit["name"] for hit in second]
+    assert mmedge(*line, "--exact") == exact
+    assert json.loads(mmedge("index", clip, album, "-o", index, "--json").out)["near_recall_at_10"] is None
 
 
 def test_an_index_of_another_bundle_is_refused(mmedge, clip, classifier, index, album, tmp_path):
