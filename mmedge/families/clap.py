@@ -242,7 +242,6 @@ _TINY: dict[str, Any] = {
     "model_type": "clap",
     "architectures": ["ClapModel"],
     "projection_dim": 24,
-    "initializer_factor": 2.0,
     "text_config": {
         "vocab_size": 288,
         "hidden_size": 32,
@@ -250,15 +249,17 @@ _TINY: dict[str, Any] = {
         "num_attention_heads": 2,
         "intermediate_size": 64,
         "max_position_embeddings": 80,
+        "initializer_factor": 3.0,
     },
 }
 _TINY_AUDIO: dict[str, Any] = {
     "spec_size": 128,
     "hidden_size": 64,
-    "patch_embeds_hidden_size": 32,
-    "depths": [2, 2],
-    "num_attention_heads": [2, 4],
-    "num_hidden_layers": 2,
+    "patch_embeds_hidden_size": 16,
+    "depths": [2, 1, 2],
+    "num_attention_heads": [2, 2, 4],
+    "num_hidden_layers": 3,
+    "initializer_factor": 3.0,
 }
 
 FAMILY = Family(

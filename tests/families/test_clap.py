@@ -58,9 +58,9 @@ name = "tiny"
 model = "any"
 target = "{target}"
 precision = "{precision}"
-accept = {{ cosine = 0.98, answers = 0.5 }}
+accept = {{ cosine = 0.98, answers = 0 }}
 """
-"""With random weights all sounds are alike: which text they are most like, rounding decides."""
+"""With random weights all sounds are alike, and rounding decides which text they are most like: cosines are judged."""
 
 
 def sound(length: int, rate: int = RATE) -> Sound:

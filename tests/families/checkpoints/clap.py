@@ -40,10 +40,12 @@ def make(config: dict[str, Any], folder: Path) -> Path:
 
 
 def _spread(model: ClapModel) -> None:
-    """As after training: by themselves biases, tables and the statistics of normalisation are 0 or 1."""
+    """As after training: by themselves biases, tables and the statistics of normalisation are 0 or 1. Those of the last
+    layers stay small, or all sounds would be alike."""
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if name.endswith(("bias", "bias_table", "running_mean")):
-            torch.nn.init.normal_(tensor, std=0.2)
+            last = "projection" in name or "audio_encoder.norm" in name
+            torch.nn.init.normal_(tensor, std=0.01 if last else 0.2)
     bands = model.audio_model.audio_encoder.batch_norm
     torch.nn.init.normal_(bands.running_mean, -30, 5)
     torch.nn.init.uniform_(bands.running_var, 100, 400)
