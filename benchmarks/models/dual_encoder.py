@@ -28,7 +28,9 @@ def clip_b32(folder: Path) -> None:
     around = processors.TemplateProcessing(single=f"{START} $A {END}", special_tokens=ends)
     tokenizer.backend_tokenizer.post_processor = around
     bos, eos = (number for _, number in ends)
-    config = CLIPConfig(text_config={"bos_token_id": bos, "eos_token_id": eos, "pad_token_id": eos, "vocab_size": 49_408})
+    config = CLIPConfig(
+        text_config={"bos_token_id": bos, "eos_token_id": eos, "pad_token_id": eos, "vocab_size": 49_408}
+    )
     torch.manual_seed(0)
     CLIPModel(config).eval().save_pretrained(folder)
     CLIPProcessor(CLIPImageProcessorPil(), tokenizer).save_pretrained(folder)

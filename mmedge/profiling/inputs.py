@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from msgspec.structs import replace
 
+from mmedge.core import find
 from mmedge.core.bundle import Bundle, open_bundle
 from mmedge.core.names import shown
 from mmedge.core.samples import Sample, read_samples
@@ -50,6 +51,7 @@ def inputs_of(
     if task and task not in TASKS:
         raise UsageError(f"there is no task `{shown(task)}`", hint=f"it is one of {', '.join(TASKS)}")
     _check_tasks(opened, task)
+    _check_pictures(opened)
     items = with_choices(choose_inputs(list(_items(opened, source, task, folder)), most))
     return Inputs(source or "golden", _digest(items), tuple(map(_measured, items)))
 
@@ -81,6 +83,13 @@ def _check_tasks(bundles: Sequence[Bundle], task: str | None) -> None:
             tasks = ", ".join(bundle.manifest.tasks)
             raise UsageError(f"`{bundle.path}` cannot `{task}`", hint=f"it can: {tasks}")
     _shared_tasks(bundles)
+
+
+def _check_pictures(bundles: Sequence[Bundle]) -> None:
+    """Raises UsageError where a bundle cannot be shown pictures, which is all that is shown so far."""
+    for bundle in bundles:
+        if "image" not in find.family(bundle.manifest.family).reads(bundle.manifest.config):
+            raise UsageError(f"`{bundle.path}` looks at no pictures, and only such bundles can be profiled so far")
 
 
 def _task_of(sample: Sample, shared: Sequence[str]) -> str:

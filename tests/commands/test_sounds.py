@@ -134,3 +134,10 @@ def test_what_is_looked_for_is_one_thing_that_the_bundle_embeds(mmedge, clap, re
     assert both.code == 2 and "a text and a sound are named" in both.err
     image = mmedge("search", index, "--image", "a.png")
     assert image.code == 2 and "does not embed `image`" in image.err
+
+
+def test_layers_are_told_of_its_recorded_sounds_and_a_profile_is_refused(mmedge, clap):
+    shown = mmedge("layers", clap, "--json")
+    assert shown.code == 0 and "audio" in shown.out
+    shown = mmedge("profile", clap)
+    assert shown.code == 2 and "looks at no pictures" in shown.err

@@ -162,7 +162,10 @@ def test_a_truncated_index_is_damaged(path, share):
 def test_a_vector_of_another_length_is_damage(path):
     with sqlite3.connect(path) as database:
         database.execute("UPDATE items SET vector = x'00' WHERE name = '7.png'")
-    with open_index(path) as opened, pytest.raises(BundleError, match="the vector of `7.png` is 1 bytes long, not 32"):
+    with (
+        open_index(path) as opened,
+        pytest.raises(BundleError, match=r"the vector of `7\.png` is 1 bytes long, not 32"),
+    ):
         opened.read()
 
 

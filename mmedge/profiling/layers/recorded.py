@@ -14,14 +14,14 @@ from mmedge.core import find
 from mmedge.core.backend import Backend, Session
 from mmedge.core.bundle import Bundle
 from mmedge.core.family import Prompt, Request
-from mmedge.core.manifest import Golden, Graph
+from mmedge.core.manifest import Graph
 from mmedge.core.ports import Tensors
 from mmedge.errors import UsageError
 from mmedge.media.image import decode_picture, read_picture
 from mmedge.runtime.choose import choose
 from mmedge.runtime.decode import read_answer, read_prompt
 from mmedge.runtime.engine import Engine, arranging
-from mmedge.runtime.golden import LIMIT, record
+from mmedge.runtime.golden import LIMIT, asked, record
 from mmedge.runtime.model import Model, open_model, prepared, tokenizer_of
 
 MOST = 8
@@ -51,7 +51,7 @@ def recorded_of(bundle: Bundle, pictures: Sequence[tuple[Path, str | None]] = ()
     if not bundle.manifest.golden:
         raise UsageError(f"`{bundle.path}` has no golden samples", hint="give --inputs")
     return tuple(
-        Recorded(golden.path, _prepared(bundle, bundle.read(f"{golden.path}/picture.png"), golden), golden.tokens)
+        Recorded(golden.path, _prompt(bundle, asked(bundle, golden)), golden.tokens)
         for golden in bundle.manifest.golden[:MOST]
     )
 
@@ -70,17 +70,13 @@ def prompt_of(bundle: Bundle, picture: Path, text: str | None) -> Prompt:
     Raises:
         InputError: the picture or the text cannot be used.
     """
-    return _prompt(bundle, read_picture(picture), str(picture), text)
+    pixels = decode_picture(read_picture(picture), str(picture)).pixels
+    return _prompt(bundle, Request((pixels,), text))
 
 
-def _prepared(bundle: Bundle, picture: bytes, golden: Golden) -> Prompt:
-    return _prompt(bundle, picture, f"{golden.path}/picture.png", golden.question)
-
-
-def _prompt(bundle: Bundle, picture: bytes, name: str, text: str | None) -> Prompt:
+def _prompt(bundle: Bundle, request: Request) -> Prompt:
     manifest = bundle.manifest
-    pixels = decode_picture(picture, name).pixels
-    return prepared(find.family(manifest.family), manifest.config, tokenizer_of(bundle), Request((pixels,), text))
+    return prepared(find.family(manifest.family), manifest.config, tokenizer_of(bundle), request)
 
 
 def _asked(bundle: Bundle, pictures: Sequence[tuple[Path, str | None]]) -> tuple[Recorded, ...]:
