@@ -10,6 +10,7 @@ import msgspec
 from mmedge.core.family import MODALITIES, Component, Config, Family
 from mmedge.core.ports import Span
 from mmedge.core.recipe import METHODS, PRECISIONS, Acceptance, ComponentPlan, Recipe
+from mmedge.core.similarity import SUFFIX
 from mmedge.core.target import Target
 from mmedge.errors import PlanError
 
@@ -51,6 +52,12 @@ class Plan:
         """What samples are: sounds of a model that hears and does not see, else pictures."""
         reads = self.family.reads(self.config)
         return "audio" if "audio" in reads and "image" not in reads else "image"
+
+    def without_texts(self) -> Plan:
+        """What still runs where texts are numbers by then."""
+        text = f"text{SUFFIX}"
+        kept = tuple(part for part in self.components if text not in {port.name for port in part.outputs})
+        return replace(self, components=kept, choices={part.name: self.choices[part.name] for part in kept})
 
     @property
     def needs_calibration(self) -> bool:

@@ -7,6 +7,9 @@ from typing import Literal
 import numpy as np
 from msgspec import Struct
 
+SUFFIX = "_embeds"
+"""Of outputs that are embeddings, after the modality."""
+
 
 class Similarity(Struct, frozen=True, forbid_unknown_fields=True):
     """What a dual encoder was trained to say of two embeddings of length 1: ``scale * cosine + bias``."""
@@ -25,6 +28,6 @@ class Similarity(Struct, frozen=True, forbid_unknown_fields=True):
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Of each of ``[n, m]``; along the last axis they add to 1 where one is the right one."""
         if self.activation == "sigmoid":
-            return np.asarray(0.5 * (1 + np.tanh(logits / 2)), logits.dtype)  # exp would overflow
+            return np.asarray(np.exp(-np.logaddexp(0, -logits)), logits.dtype)  # exact where it is nearly 0, too
         powers = np.exp(logits - logits.max(-1, keepdims=True))
         return np.asarray(powers / powers.sum(-1, keepdims=True))

@@ -26,6 +26,7 @@ from mmedge.errors import QualityError
 from mmedge.export.cache import GrowingCache, empty_cache
 from mmedge.export.examples import Example
 from mmedge.runtime.decode import decode, picking
+from mmedge.runtime.encoder import TOGETHER, stacked
 from mmedge.runtime.engine import Engine, arranging
 from mmedge.runtime.model import Model
 from mmedge.runtime.pick import greedy
@@ -208,11 +209,21 @@ def compare_outputs(
         found.append(opened.engine.encode(opened.prepare(request)))
         for name, want in wanted[-1].items():
             score.add(want, found[-1][name], example.name, name)
+    for name, got in _at_once(opened, examples).items():
+        if name in wanted[0]:
+            score.add(np.concatenate([each[name] for each in wanted[: len(got)]]), got, "several at once", name)
     judge_agreement(plan.accept, score.result())
     names, scores = tuple(wanted[0]), similarity(model)
     best, ours = (_most_alike(scores, each, names, labels) for each in (wanted, found))
     other = [example.name for example, one, two in zip(examples, best, ours, strict=True) if one != two]
     return Answers(len(examples) - len(other), len(examples), f"{other[0]} is like another text" if other else "")
+
+
+def _at_once(opened: Model, examples: Sequence[Example]) -> Tensors:
+    """What is made of as many of the first examples as a device embeds at once."""
+    spans = [each["batch"].largest for graph in opened.engine.graphs for each in graph.profiles if "batch" in each]
+    prompts = [opened.prepare(example.request()) for example in examples[: min([TOGETHER, *spans])]]
+    return opened.engine.encode(Prompt(stacked([prompt.feeds for prompt in prompts])))
 
 
 def _most_alike(

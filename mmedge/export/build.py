@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ from mmedge.core.plan import Plan
 from mmedge.core.recipe import Calibration, ComponentPlan
 from mmedge.core.report import Agreement, Answers, Report
 from mmedge.core.samples import Sample, choose_samples
+from mmedge.core.similarity import SUFFIX
 from mmedge.core.writing import Draft, check_space, new_bundle
 from mmedge.errors import UsageError
 from mmedge.export.agree import (
@@ -38,7 +38,7 @@ from mmedge.export.check.run import check_graphs
 from mmedge.export.check.table import can_scatter
 from mmedge.export.decoder import close_decoder
 from mmedge.export.estimate import check_builder, too_large
-from mmedge.export.examples import Example, hold_out, make_examples, request_of, text_of
+from mmedge.export.examples import TEXTS, Example, hold_out, make_examples, request_of, text_of
 from mmedge.export.fetch import fetch_weights
 from mmedge.export.forms import ENGINE as FORM_ENGINE
 from mmedge.export.forms import has_form, share_weights, trace_form, with_form
@@ -53,7 +53,7 @@ from mmedge.export.stages import Stages, Watcher
 from mmedge.export.tidy import tidy, write
 from mmedge.export.trace import trace
 from mmedge.runtime.classify import Labels, check_templates, embed_labels
-from mmedge.runtime.encoder import SUFFIX, Encoder
+from mmedge.runtime.encoder import Encoder
 from mmedge.runtime.engine import Engine, arranging
 from mmedge.runtime.model import Opened
 from mmedge.runtime.pipeline import Pipeline
@@ -137,7 +137,8 @@ def export(
         traced = [_trace(stages, plan, source, index, work) for index in range(len(plan.components))]
         classes = _embed_labels(stages, plan, source, traced, names, work) if names else None
         if classes:
-            plan, traced = _without_texts(plan, traced)
+            plan = plan.without_texts()
+            traced = [graph for graph in traced if graph.component in plan.choices]
         rest = rest or tuple(example.sample() for example in examples)
         feeds, doubts = _calibrate(stages, plan, source, traced, rest, work, skip_bad)
         graphs, warnings = _quantize(stages, plan, traced, feeds, work, draft.folder)
@@ -198,14 +199,6 @@ def _embed_labels(
         return embed_labels(encoder, names, check_templates(labels.templates))
 
 
-def _without_texts(plan: Plan, traced: Sequence[Graph]) -> tuple[Plan, list[Graph]]:
-    """The plan and the graphs of what still runs where the labels are numbers."""
-    kept = [graph for graph in traced if not any(port.name == f"text{SUFFIX}" for port in graph.outputs)]
-    names = {graph.component for graph in kept}
-    components = tuple(component for component in plan.components if component.name in names)
-    return replace(plan, components=components, choices={name: plan.choices[name] for name in names}), kept
-
-
 def _calibrate(
     stages: Stages,
     plan: Plan,
@@ -226,6 +219,7 @@ def _calibrate(
         return {}, ()
     calibration = plan.recipe.calibration or Calibration(files="")
     chosen = choose_samples(samples, calibration.samples)
+    untold = tuple(_doubt_texts(wanted, chosen))
     files = {graph.component: work / Path(graph.file).name for graph in traced}
     with stages.stage("calibrate") as note, _opened_model(Pipeline, plan, source, traced, files) as pipeline:
         sessions = pipeline.engine.sessions
@@ -242,7 +236,16 @@ def _calibrate(
                 answer_greedily(engine, prompt, values)
 
         note(f"{len(chosen)} samples")
-        return record(chosen, recorders, read, answer, skip_bad=skip_bad)
+        recordings, doubts = record(chosen, recorders, read, answer, skip_bad=skip_bad)
+    return recordings, (*doubts, *untold)
+
+
+def _doubt_texts(wanted: Sequence[Graph], samples: Sequence[Sample]) -> Iterator[str]:
+    """Raised where a text tower is calibrated, and the user's samples say nothing."""
+    names = [graph.component for graph in wanted if any(port.name == f"text{SUFFIX}" for port in graph.outputs)]
+    if names and not any(sample.caption or sample.question for sample in samples):
+        own = f"{len(TEXTS)} texts of mmedge's own"
+        yield f"`{names[0]}` was calibrated with {own}: a list with a `caption` column is safer"
 
 
 def _recorder(sessions: dict[str, Session], graph: Graph, work: Path) -> Recorder:

@@ -34,9 +34,10 @@ def pack_assets(vocabulary: bytes, folder: Path) -> dict[str, str]:
 def pack_labels(labels: Labels, folder: Path) -> dict[str, str]:
     """What pictures are told apart by, in place of a tokenizer."""
     (folder / "assets").mkdir()
-    for name, content in to_assets(labels).items():
+    files = to_assets(labels)
+    for name, content in files.items():
         (folder / "assets" / name).write_bytes(content)
-    return {name: f"assets/{name}" for name in to_assets(labels)}
+    return {name: f"assets/{name}" for name in files}
 
 
 def pack_golden(pipeline: Pipeline, examples: Sequence[Example], folder: Path) -> tuple[Golden, ...]:

@@ -59,7 +59,8 @@ def prepare(
     plan = make_plan(request, wanted, checkpoint.family, checkpoint.config)
     check_belonging(checkpoint, plan)
     samples = _read_samples(request.calibration, path, plan.modality) if request.calibration else ()
-    return Prepared(checkpoint, plan, samples, names, estimate(plan, checkpoint), path)
+    costs = estimate(plan.without_texts() if names else plan, checkpoint)
+    return Prepared(checkpoint, plan, samples, names, costs, path)
 
 
 def _read_samples(calibration: Calibration, recipe: Path | None, modality: str) -> tuple[Sample, ...]:

@@ -19,12 +19,21 @@ from mmedge.runtime.pipeline import Answer, Piece
 TASK = "embed"
 BETWEEN = "\n"
 """Of texts to choose from: none has a line break in it."""
+TOGETHER = 100
+"""Inputs that choose from each other's texts: each carries them all."""
 ITSELF = "{}"
 """The template of a text that is taken as it is."""
 
 
 def with_choices(items: Sequence[Input]) -> list[Input]:
-    """Each input that is to be embedded with the texts of all of them, its own being the right answer."""
+    """Each input that is to be embedded with the texts of `TOGETHER` of them, its own being the right answer."""
+    found: list[Input] = []
+    for begin in range(0, len(items), TOGETHER):
+        found += _with_each_other(items[begin : begin + TOGETHER])
+    return found
+
+
+def _with_each_other(items: Sequence[Input]) -> list[Input]:
     own = [" ".join((item.text or "").split()) for item in items]
     texts = dict.fromkeys(text for item, text in zip(items, own, strict=True) if item.task == TASK and text)
     choices = BETWEEN.join(texts)
@@ -72,5 +81,5 @@ class Choosing:
 
     def _labels(self, text: str) -> Labels:
         if text not in self._known:
-            self._known = {text: embed_labels(self.encoder, text.split(BETWEEN), [ITSELF])}
+            self._known[text] = embed_labels(self.encoder, text.split(BETWEEN), [ITSELF])
         return self._known[text]

@@ -6,7 +6,6 @@ https://arxiv.org/abs/2103.00020, section 3.1.4).
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -16,9 +15,12 @@ import numpy as np
 from msgspec import Struct
 
 from mmedge.core.bundle import Bundle
+from mmedge.core.family import Prompt
+from mmedge.core.names import shown
 from mmedge.core.similarity import Similarity
 from mmedge.errors import BundleError, InputError
-from mmedge.runtime.encoder import Encoder
+from mmedge.runtime.encoder import Encoder, width_of
+from mmedge.runtime.golden import from_bytes, to_bytes
 
 MARK = "{}"
 """Where a template has the label."""
@@ -26,7 +28,9 @@ TEMPLATES = ("a photo of {}",)
 SOUND_TEMPLATES = ("the sound of {}",)
 MOST_LABELS = 100_000
 LONGEST_FILE = 64 << 20
-NAMES, ROWS = "labels.json", "label_embeddings.npy"
+BATCH = 256
+"""Labels that are embedded before the next are read."""
+NAMES, ROWS = "labels.json", "label_embeddings.npz"
 """Assets of a bundle that has its labels inside."""
 
 
@@ -54,7 +58,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
     try:
         if path.stat().st_size > LONGEST_FILE:
             raise InputError(f"`{path}` is longer than {LONGEST_FILE >> 20} MiB", hint="one label a line")
-        lines = path.read_text("utf-8-sig").splitlines()
+        lines = path.read_text("utf-8-sig").split("\n")
     except (OSError, ValueError) as error:
         reason = (error.strerror or "").lower() if isinstance(error, OSError) else "it is not UTF-8"
         raise InputError(f"cannot read the labels `{path}`: {reason}") from error
@@ -94,18 +98,29 @@ def embed_labels(
     label."""
     templates = templates or (SOUND_TEMPLATES if encoder.subject == "audio" else TEMPLATES)
     rows: list[np.ndarray] = []
-    for name in names:
-        mean = encoder.texts(template.replace(MARK, name) for template in templates).mean(0)
-        rows.append(mean / np.linalg.norm(mean))
-        done(name)
-    return Labels(tuple(names), np.stack(rows))
+    for begin in range(0, len(names), BATCH):
+        some = names[begin : begin + BATCH]
+        prompts = [_prompt(encoder, name, template) for name in some for template in templates]
+        means = encoder.run("text", prompts).reshape(len(some), len(templates), -1).mean(1)
+        rows.append(means / np.linalg.norm(means, axis=-1, keepdims=True))
+        for name in some:
+            done(name)
+    return Labels(tuple(names), np.concatenate(rows))
+
+
+def _prompt(encoder: Encoder, name: str, template: str) -> Prompt:
+    try:
+        return encoder.prompt("text", template.replace(MARK, name))
+    except InputError as error:
+        raise InputError(f"the label `{shown(name, 60)}`: {error.message}", hint=error.hint) from error
 
 
 def classify(embeddings: np.ndarray, labels: Labels, similarity: Similarity, top: int) -> list[list[Guess]]:
     """The ``top`` likeliest labels of each embedding ``[n, width]``, the likeliest first."""
     cosines = embeddings @ labels.embeddings.T
-    probabilities = similarity.probabilities(similarity.logits(embeddings, labels.embeddings))
-    order = np.argsort(-probabilities, axis=-1, kind="stable")[:, :top]
+    logits = similarity.logits(embeddings, labels.embeddings)
+    probabilities = similarity.probabilities(logits)
+    order = np.argsort(-logits, axis=-1, kind="stable")[:, :top]  # probabilities may all be 0
     return [
         [Guess(labels.names[place], float(probability[place]), float(cosine[place])) for place in best]
         for best, probability, cosine in zip(order, probabilities, cosines, strict=True)
@@ -114,9 +129,7 @@ def classify(embeddings: np.ndarray, labels: Labels, similarity: Similarity, top
 
 def to_assets(labels: Labels) -> dict[str, bytes]:
     """Files of a bundle by asset name."""
-    rows = io.BytesIO()
-    np.save(rows, labels.embeddings, allow_pickle=False)
-    return {NAMES: msgspec.json.encode(labels.names), ROWS: rows.getvalue()}
+    return {NAMES: msgspec.json.encode(labels.names), ROWS: to_bytes({"embeddings": labels.embeddings})}
 
 
 def own_labels(bundle: Bundle) -> Labels | None:
@@ -130,10 +143,11 @@ def own_labels(bundle: Bundle) -> Labels | None:
         return None
     try:
         names = msgspec.json.decode(bundle.read(assets[NAMES]), type=tuple[str, ...])
-        rows = np.load(io.BytesIO(bundle.read(assets[ROWS])), allow_pickle=False)
-        if rows.dtype != np.float32 or rows.ndim != 2 or len(rows) != len(names) or not np.isfinite(rows).all():
-            raise ValueError(f"{rows.dtype} {rows.shape} for {len(names)} labels")
-    except (KeyError, ValueError, EOFError, msgspec.DecodeError) as error:
+        rows = from_bytes(bundle.read(assets[ROWS]), assets[ROWS])["embeddings"]
+        wanted = (len(names), width_of(bundle.manifest.graphs))
+        if not names or rows.dtype != np.float32 or rows.shape != wanted or not np.isfinite(rows).all():
+            raise ValueError(f"{rows.dtype} {rows.shape}, expected float32 {wanted}")
+    except (KeyError, ValueError, msgspec.DecodeError) as error:
         raise BundleError(f"the labels of `{bundle.path}` cannot be used: {error}", hint="export it again") from error
     return Labels(names, rows)
 

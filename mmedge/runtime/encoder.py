@@ -12,8 +12,8 @@ import numpy as np
 from mmedge.core.bundle import Bundle, Graph, open_bundle
 from mmedge.core.family import Prompt, Request
 from mmedge.core.ports import Tensors
-from mmedge.core.similarity import Similarity
-from mmedge.errors import BundleError, UsageError
+from mmedge.core.similarity import SUFFIX, Similarity
+from mmedge.errors import BundleError, ContextError, QualityError, UsageError
 from mmedge.runtime.clock import Clock
 from mmedge.runtime.model import Model, check_task, open_model
 from mmedge.runtime.subjects import SoundSource, Source, listen, look
@@ -83,22 +83,62 @@ class Encoder(Model):
         clock = clock or Clock()
         request = _request(modality, source, clock)
         with clock.stage("preprocess"):
-            return self.prepare(request)
+            prompt = self.prepare(request)
+        self._check_room(modality, prompt)
+        return prompt
 
     def run(self, modality: str, prompts: Iterable[Prompt], *, clock: Clock | None = None) -> np.ndarray:
-        """What prompts of a modality mean, float32 ``[prompts, width]``."""
+        """What prompts of a modality mean, float32 ``[prompts, width]``.
+
+        Raises:
+            QualityError: the engine makes something that is no number.
+        """
         clock = clock or Clock()
         rows, waiting = [np.zeros((0, self.width), np.float32)], iter(prompts)
-        while together := [prompt.feeds for prompt in islice(waiting, TOGETHER)]:
+        while together := [prompt.feeds for prompt in islice(waiting, self._together(modality))]:
             with clock.stage("encode"):
-                rows.append(self.engine.encode(Prompt(stacked(together)))[f"{modality}{SUFFIX}"])
+                rows.append(self._run(modality, together))
         return np.concatenate(rows)
+
+    def _run(self, modality: str, together: Sequence[Tensors]) -> np.ndarray:
+        made = self.engine.encode(Prompt(stacked(together))).get(f"{modality}{SUFFIX}")
+        if made is None:
+            raise BundleError(f"the bundle's graphs make nothing of `{modality}`", hint="export it again")
+        if not np.isfinite(made).all():
+            engines = ", ".join(dict.fromkeys(self.backends.values()))
+            raise QualityError(
+                f"the embeddings of `{modality}` are not finite on {engines}",
+                hint="choose another --backend, or export with a finer precision",
+            )
+        return made
+
+    def _together(self, modality: str) -> int:
+        """How many inputs the modality's graph takes at once."""
+        spans = [
+            each["batch"].largest for graph in self._graphs(modality) for each in graph.profiles if "batch" in each
+        ]
+        return min([TOGETHER, *spans])
+
+    def _graphs(self, modality: str) -> list[Graph]:
+        name = f"{modality}{SUFFIX}"
+        return [graph for graph in self.engine.graphs if name in {port.name for port in graph.outputs}]
+
+    def _check_room(self, modality: str, prompt: Prompt) -> None:
+        """Raises ContextError where the bundle was made for shorter inputs than the model could read."""
+        for graph in self._graphs(modality):
+            for port in graph.inputs:
+                for word, size in zip(port.shape, prompt.feeds.get(port.name, _NOTHING).shape, strict=False):
+                    most = max((each[str(word)].largest for each in graph.profiles if word in each), default=size)
+                    if word != "batch" and size > most:
+                        raise ContextError(
+                            f"`{port.name}` is {size} long, this bundle has room for {most}",
+                            hint=f"shorten it, or export with a larger `{word}` in the recipe's `sizes`",
+                        )
 
     @property
     def width(self) -> int:
         """Numbers in an embedding."""
-        ports = (port for graph in self.engine.graphs for port in graph.outputs)
-        return int(next(port.shape[-1] for port in ports if port.name.endswith(SUFFIX)))
+        return width_of(self.engine.graphs)
 
 
 def _request(modality: str, source: Any, clock: Clock) -> Request:
@@ -109,8 +149,21 @@ def _request(modality: str, source: Any, clock: Clock) -> Request:
     return Request((look(source, clock).pixels,))
 
 
-SUFFIX = "_embeds"
-"""Of outputs that are embeddings, after the modality."""
+_NOTHING = np.zeros(())
+
+
+def width_of(graphs: Iterable[Graph]) -> int:
+    """Numbers in the embeddings that these graphs make.
+
+    Raises:
+        BundleError: they make none, or not all alike.
+    """
+    ports = [port for graph in graphs for port in graph.outputs if port.name.endswith(SUFFIX)]
+    widths = {port.shape[-1] for port in ports if len(port.shape) == 2}
+    width = widths.pop() if len(widths) == 1 and all(len(port.shape) == 2 for port in ports) else None
+    if not isinstance(width, int) or width < 1:
+        raise BundleError("the bundle's graphs do not make embeddings of one width", hint="export it again")
+    return width
 
 
 def embedded_by(graphs: Iterable[Graph]) -> tuple[str, ...]:
@@ -152,7 +205,9 @@ def open_encoder(bundle: Bundle, task: str = "embed", *, backend: str | None = N
         UsageError: the bundle cannot do the task.
     """
     check_task(task, bundle.manifest.tasks)
-    if not (similarity := bundle.manifest.similarity):
+    similarity = bundle.manifest.similarity
+    width_of(bundle.manifest.graphs)
+    if similarity is None or not np.isfinite([similarity.scale, similarity.bias]).all():
         raise BundleError(f"bundle `{bundle.path}` does not say how embeddings are compared", hint="export it again")
     encoder = open_model(bundle, Encoder, backend=backend, threads=threads)
     encoder.similarity = similarity

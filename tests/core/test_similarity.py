@@ -20,6 +20,12 @@ def test_where_each_is_by_itself_so_are_probabilities():
     assert probabilities == pytest.approx(np.array([[0.5, 0.75]]))
 
 
+@pytest.mark.parametrize("logit", [-16.0, -18.0, -25.0, -80.0])
+def test_unlikely_ones_keep_their_probability(logit):
+    (found,) = Similarity(1.0, activation="sigmoid").probabilities(np.array([logit], np.float32))
+    assert found == pytest.approx(np.exp(logit), rel=1e-5)
+
+
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
 def test_large_logits_do_not_overflow(activation):
     with np.errstate(over="raise", invalid="raise"):

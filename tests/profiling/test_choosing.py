@@ -2,7 +2,7 @@ import numpy as np
 
 from mmedge.core.samples import Sample
 from mmedge.core.similarity import Similarity
-from mmedge.profiling.choosing import Choosing, with_choices
+from mmedge.profiling.choosing import TOGETHER, Choosing, with_choices
 from mmedge.profiling.run import Input
 from mmedge.profiling.tasks import TASKS
 from mmedge.runtime.clock import Clock
@@ -11,6 +11,7 @@ from mmedge.runtime.clock import Clock
 class Lengths:
     """Embeds pictures and texts by their lengths, and counts what it is asked for."""
 
+    subject = "image"
     similarity = Similarity(10.0)
 
     def __init__(self):
@@ -20,8 +21,10 @@ class Lengths:
         with clock.stage("encode"):
             return self._rows(pictures)
 
-    def texts(self, texts):
-        texts = list(texts)
+    def prompt(self, modality, text):
+        return text
+
+    def run(self, modality, texts):
         self.texts_embedded += len(texts)
         return self._rows(texts)
 
@@ -38,6 +41,12 @@ def test_each_input_may_choose_from_the_texts_of_all():
     found = with_choices([embedded(0, "a cat"), embedded(1, "two\n dogs"), embedded(2, "a cat")])
     assert [item.text for item in found] == ["a cat\ntwo dogs"] * 3
     assert [item.expected for item in found] == [("a cat",), ("two dogs",), ("a cat",)]
+
+
+def test_so_many_choose_from_each_other_that_a_run_does_not_grow_with_their_square():
+    found = with_choices([embedded(number, f"text {number}") for number in range(2 * TOGETHER + 5)])
+    assert [len(found[at].text.split("\n")) for at in (0, TOGETHER, -1)] == [TOGETHER, TOGETHER, 5]
+    assert all(set(item.expected) <= set(item.text.split("\n")) for item in found)
 
 
 def test_inputs_without_texts_have_nothing_to_choose_from():

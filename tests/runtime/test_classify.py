@@ -1,26 +1,43 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from mmedge.core.bundle import Graph
+from mmedge.core.ports import Port
 from mmedge.core.similarity import Similarity
-from mmedge.errors import InputError
+from mmedge.errors import BundleError, InputError
 from mmedge.runtime.classify import (
+    BATCH,
     MOST_LABELS,
+    NAMES,
+    ROWS,
     TEMPLATES,
     Labels,
     check_labels,
     check_templates,
     classify,
     embed_labels,
+    own_labels,
     read_labels,
+    to_assets,
 )
+from mmedge.runtime.golden import to_bytes
 
 COLOURS = Labels(("red", "green", "blue"), np.eye(3, dtype=np.float32))
 
 
 class Spelling:
-    """Embeds a text by its letters."""
+    """Embeds a text by its letters; it reads at most 20."""
 
-    def texts(self, texts):
+    subject = "image"
+
+    def prompt(self, modality, text):
+        if len(text) > 20:
+            raise InputError(f"the text is {len(text)} tokens long, the model reads at most 20")
+        return text
+
+    def run(self, modality, texts):
         rows = [np.bincount([ord(letter) % 8 for letter in text], minlength=8) for text in texts]
         return np.array([row / np.linalg.norm(row) for row in rows], np.float32)
 
@@ -38,7 +55,7 @@ def test_probabilities_are_those_among_all_labels():
 
 def test_a_label_means_the_mean_of_its_templates():
     labels = embed_labels(Spelling(), ["cat", "dog"], ["a {}", "the {}!"])
-    mean = Spelling().texts(["a dog", "the dog!"]).mean(0)
+    mean = Spelling().run("text", ["a dog", "the dog!"]).mean(0)
     assert labels.names == ("cat", "dog")
     assert labels.embeddings[1] == pytest.approx(mean / np.linalg.norm(mean))
 
@@ -47,6 +64,23 @@ def test_every_label_is_heard_of():
     heard = []
     embed_labels(Spelling(), ["cat", "dog"], TEMPLATES, heard.append)
     assert heard == ["cat", "dog"]
+
+
+def test_a_label_that_is_too_long_is_named():
+    with pytest.raises(InputError, match="the label `abcdefghijklmnopqrst`: the text is 24 tokens long"):
+        embed_labels(Spelling(), ["cat", "abcdefghijklmnopqrst"], ["the {}"])
+
+
+def test_more_labels_than_are_read_at_once_keep_their_order():
+    names = [f"label {number}" for number in range(2 * BATCH + 3)]
+    labels = embed_labels(Spelling(), names, ["{}", "a {}"])
+    assert labels.embeddings[-1] == pytest.approx(embed_labels(Spelling(), names[-1:], ["{}", "a {}"]).embeddings[0])
+
+
+def test_labels_that_are_all_unlikely_keep_their_order():
+    labels = Labels(("a", "b", "c"), np.array([[-0.8, 0.6], [-0.6, 0.8], [-1.0, 0.0]], np.float32))
+    (best,) = classify(np.array([[1.0, 0.0]], np.float32), labels, Similarity(112.7, -16.5, "sigmoid"), 3)
+    assert [guess.label for guess in best] == ["b", "a", "c"]
 
 
 def test_labels_are_the_lines_of_a_file_without_empty_ones(tmp_path):
@@ -77,6 +111,40 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, content):
         (tmp_path / "labels.txt").write_bytes(content)
     with pytest.raises(InputError, match=r"cannot read the labels `.*labels\.txt`"):
         read_labels(tmp_path / "labels.txt")
+
+
+def bundle_with(**files) -> SimpleNamespace:
+    """A bundle of a model whose embeddings are 3 wide, with these assets."""
+    ports = (Port("pixel_values", "float32", ("batch", 3, 8, 8)),), (Port("image_embeds", "float32", ("batch", 3)),)
+    assets = {name: f"assets/{name}" for name in files}
+    manifest = SimpleNamespace(assets=assets, graphs=(Graph("vision", "graphs/vision.onnx", *ports, "float32"),))
+    return SimpleNamespace(path="sorter", manifest=manifest, read=lambda name: files[name.removeprefix("assets/")])
+
+
+def test_labels_of_a_bundle_come_back():
+    found = own_labels(bundle_with(**to_assets(COLOURS)))
+    assert found.names == COLOURS.names and np.array_equal(found.embeddings, COLOURS.embeddings)
+    assert own_labels(bundle_with()) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {NAMES: b"[]"},
+        {NAMES: b"{}"},
+        {NAMES: b"\xff"},
+        {NAMES: b'["red"]'},
+        {ROWS: b"PK\x03\x04"},
+        {ROWS: b""},
+        {ROWS: to_bytes({"embeddings": np.zeros((3, 4), np.float32)})},
+        {ROWS: to_bytes({"embeddings": np.full((3, 3), np.nan, np.float32)})},
+        {ROWS: to_bytes({"embeddings": np.zeros((3, 3), np.float64)})},
+        {ROWS: to_bytes({"rows": np.zeros((3, 3), np.float32)})},
+    ],
+)
+def test_labels_of_a_bundle_that_cannot_be_any_are_refused(change):
+    with pytest.raises(BundleError):
+        own_labels(bundle_with(**{**to_assets(COLOURS), **change}))
 
 
 def test_a_template_has_a_place_for_the_label():
