@@ -30,13 +30,9 @@ def pooled(tower: Any, hidden: torch.Tensor) -> torch.Tensor:
 
 
 def _layer(layer: Any, hidden: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    import torch
-
     attention, after = layer.attention.self, layer.attention.output
     split = layers.joined((attention.query, attention.key, attention.value))(hidden).chunk(3, dim=-1)
     query, key, value = (part.unflatten(-1, (attention.num_attention_heads, -1)).transpose(1, 2) for part in split)
-    # Spelled out: the operator for it wants the mask once for each token, and is guarded against seeing nothing.
-    scores = query * attention.attention_head_size**-0.5 @ key.transpose(-2, -1) + bias
-    context = torch.softmax(scores, -1) @ value
+    context = layers.looked_at(query, key, value, bias=bias)
     hidden = after.LayerNorm(hidden + after.dense(context.transpose(1, 2).flatten(2)))
     return layer.output.LayerNorm(hidden + layer.output.dense(layer.intermediate(hidden)))

@@ -146,7 +146,7 @@ def looked_at(
     bias: torch.Tensor | None = None,
     causal: bool = False,
 ) -> torch.Tensor:
-    """Attention of each head, ``[batch, heads, rows, head_dim]``; ``bias`` is added to the scores."""
+    """Attention of each head, ``[..., heads, rows, head_dim]``; ``bias`` is added to the scores."""
     import torch
 
     if bias is None:

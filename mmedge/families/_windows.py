@@ -40,8 +40,7 @@ def _attend(block: Any, hidden: torch.Tensor) -> torch.Tensor:
     parts = _windows(torch.roll(hidden, (-shift, -shift), (1, 2)) if shift else hidden, window)
     split = layers.joined((attention.query, attention.key, attention.value))(parts).chunk(3, dim=-1)
     query, key, value = (part.unflatten(-1, (attention.num_attention_heads, -1)).transpose(2, 3) for part in split)
-    scores = query * attention.attention_head_size**-0.5 @ key.transpose(-2, -1) + _bias(attention, side, window, shift)
-    context = (torch.softmax(scores, -1) @ value).transpose(2, 3).flatten(3)
+    context = layers.looked_at(query, key, value, bias=_bias(attention, side, window, shift)).transpose(2, 3).flatten(3)
     made = _joined_windows(block.attention.output(context, None), side, window)
     return torch.roll(made, (shift, shift), (1, 2)) if shift else made
 
