@@ -17,6 +17,7 @@ import numpy as np
 
 from mmedge.core.family import Sound
 from mmedge.errors import InputError
+from mmedge.media import mpeg
 from mmedge.needs import needs
 
 LENGTH_LIMIT = 25_000_000
@@ -32,6 +33,11 @@ KINDS = ("WAV", "FLAC", "Ogg", "MP3")
 BLOCK = 1 << 16
 """Samples of all channels that are decoded at once."""
 
+UNKNOWN_LENGTH = 0x7FFF_0000
+"""Bytes from which on the length in a WAV is none: who writes to a pipe cannot go back to it, and leaves 0x7FFFF000
+(SoX), 0x80000000 (arecord) or 0xFFFFFFFF (FFmpeg)."""
+UNKNOWN_SAMPLES = 2**63 - 1
+"""What the library has for a FLAC that leaves their number open."""
 LAST_PAGE = 4
 """Flag of the last page of an Ogg stream (https://www.rfc-editor.org/rfc/rfc3533)."""
 
@@ -78,14 +84,17 @@ def decode_sound(data: bytes, name: str) -> Sound:
         what = "is not a sound of a kind that mmedge reads" if data else "is empty"
         raise InputError(f"`{name}` {what}", hint=f"convert it to one of: {', '.join(KINDS)}")
     if kind == "WAV":
-        _check_wav(data, name)
+        data = _whole_wav(data, name)
     if kind == "Ogg" and not _is_whole_ogg(data):
         raise _cut_off(name)
+    data, least = _frames(data, name) if kind == "MP3" else (data, 0)
     with needs("audio"):
         import soundfile
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
             samples, rate = _decoded(file, name), int(file.samplerate)
+        if len(samples) < least:
+            raise _cut_off(name, f": it has {len(samples)} samples of at least {least}")
     except soundfile.LibsndfileError as error:
         reason = str(error.error_string).removeprefix("Error : ").rstrip(".").lower()
         hint = "record or fetch it again, or convert it to WAV"
@@ -144,14 +153,17 @@ def resample(sound: Sound, rate: int) -> Sound:
 def _decoded(file: Any, name: str) -> np.ndarray:
     """float32 ``[length]``; what a header claims is not believed before it is decoded."""
     claimed = int(file.frames)
-    _check_claims(file.samplerate, file.channels, claimed, name)
-    blocks = [np.zeros(0, np.float32)]
+    _check_claims(file.samplerate, file.channels, 0 if claimed == UNKNOWN_SAMPLES else claimed, name)
+    if claimed == UNKNOWN_SAMPLES:
+        file.seekable = lambda: False  # else a seek follows each block, which fails at an end that nobody knew
+    blocks, length = [np.zeros(0, np.float32)], 0
     while len(block := file.read(BLOCK // file.channels, dtype="float32", always_2d=True)):
         blocks.append(block.mean(axis=1, dtype=np.float32) if file.channels > 1 else block[:, 0])
-    samples = np.concatenate(blocks)
-    if len(samples) != claimed:
-        raise _cut_off(name, f": it has {len(samples)} samples of {claimed}")
-    return samples
+        length += len(block)
+        _check_claims(file.samplerate, file.channels, length, name)
+    if claimed not in (length, UNKNOWN_SAMPLES):
+        raise _cut_off(name, f": it has {length} samples of {claimed}")
+    return np.concatenate(blocks)
 
 
 def _check_length(length: int, name: str) -> None:
@@ -178,19 +190,43 @@ def _check_claims(rate: int, channels: int, length: int, name: str) -> None:
         )
 
 
-def _check_wav(data: bytes, name: str) -> None:
-    """The library takes a file that ends early for a shorter one, and says little of numbers that cannot be."""
+def _whole_wav(data: bytes, name: str) -> bytes:
+    """The file with the length of its samples, should it not say that. The library takes a file that ends early for a
+    shorter one, and says little of numbers that cannot be."""
     for kind, begin, length in _chunks(data):
         if kind == b"fmt " and length >= 16 and begin + 8 <= len(data):
             channels, rate = struct.unpack_from("<HI", data, begin + 2)
             _check_claims(rate, channels, 0, name)
+        if kind == b"data" and _is_open(data, begin, length):
+            return data[: begin - 4] + struct.pack("<I", len(data) - begin) + data[begin:]
         if kind == b"data" and begin + length > len(data):
             raise _cut_off(name, f": it has {len(data) - begin} bytes of {length}")
+    return data
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+def _is_open(data: bytes, begin: int, length: int) -> bool:
+    """Whether a WAV does not know the length of its samples: of none, unless other parts follow up to its end."""
+    if length:
+        return length >= UNKNOWN_LENGTH
+    end = begin
+    for name, place, size in _chunks(data, begin):
+        if not name.decode("latin-1").isprintable():
+            return True
+        end = place + size
+    return len(data) - end not in (0, 1)
+
+
+def _frames(data: bytes, name: str) -> mpeg.Frames:
+    try:
+        return mpeg.frames_of(data)
+    except mpeg.Broken as error:
+        hint = "record or fetch it again, or convert it to WAV"
+        raise InputError(f"the sound `{name}` is {error}", hint=hint) from error
+
+
+def _chunks(data: bytes, position: int = 12) -> Iterator[tuple[bytes, int, int]]:
     """Name, begin and length of the parts of a WAV file up to its samples."""
-    position, name = 12, b""
+    name = b""
     while name != b"data" and position + 8 <= len(data):
         name, length = struct.unpack_from("<4sI", data, position)
         yield name, position + 8, length

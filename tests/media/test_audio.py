@@ -146,7 +146,7 @@ def test_a_sound_without_its_last_byte_is_refused(kind):
         (24, 2**31, "a rate of 2147483648 Hz"),
         (24, 2**32 - 1, "a rate of 4294967295 Hz"),
         (24, 500, "a rate of 500 Hz"),
-        (40, 2**32 - 1, "it has 48000 bytes of 4294967295"),
+        (40, 2**31 - 2**16 - 2, "it has 48000 bytes of 2147418110"),
         (40, 48_002, "it has 48000 bytes of 48002"),
     ],
 )
@@ -159,10 +159,53 @@ def test_a_wav_with_no_or_very_many_channels_is_refused(channels):
     assert f"{channels} channels" in refused(changed(saved(tone()), 22, struct.pack("<H", channels)))
 
 
-@pytest.mark.parametrize("claim", [0, 2**36 - 1])
-def test_a_flac_that_claims_no_or_endless_samples_is_refused_before_they_are_held(claim):
+@pytest.mark.parametrize("file", [0, 36, 48_036, 0x7FFFF024, 2**32 - 1])
+@pytest.mark.parametrize("length", [0, 0x7FFFF000, 2**31, 2**32 - 1])
+def test_a_wav_that_was_written_to_a_pipe_is_read_to_its_end(file, length):
+    data = saved(tone())
+    piped = changed(changed(data, 4, struct.pack("<I", file)), 40, struct.pack("<I", length))
+    for end in (b"", b"\x01"):
+        np.testing.assert_array_equal(decode_sound(piped + end, NAME).samples, decode_sound(data, NAME).samples)
+
+
+@pytest.mark.parametrize("samples", [np.zeros(1_000, np.float32), np.full(1_000, 1e-3, np.float32)])
+def test_silence_in_a_wav_of_open_length_is_a_sound(samples):
+    data = saved(samples)
+    assert len(decode_sound(changed(data, 40, bytes(4)), NAME).samples) == 1_000
+
+
+@pytest.mark.parametrize("file", [0, 62])
+def test_other_parts_of_a_wav_are_no_samples(file):
+    lists = struct.pack("<4sI4s4sI6s", b"LIST", 18, b"INFO", b"INAM", 6, b"hello")
+    assert "no samples" in refused(changed(saved(tone()[:0]) + lists, 4, struct.pack("<I", file)))
+
+
+def claiming(data: bytes, claim: int) -> bytes:
+    """A FLAC of another number of samples by its header."""
+    return changed(data, 21, bytes([data[21] & 0xF0 | claim >> 32]) + struct.pack(">I", claim & 0xFFFFFFFF))
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_flac_that_leaves_its_length_open_is_read_to_its_end(channels):
+    data = saved(np.stack([tone(2.0)] * channels, 1), kind="FLAC")
+    np.testing.assert_array_equal(decode_sound(claiming(data, 0), NAME).samples, decode_sound(data, NAME).samples)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
+def test_a_flac_of_open_length_that_ends_within_a_frame_is_refused(share):
+    data = claiming(saved(tone(2.0), kind="FLAC"), 0)
+    assert "cut off" in refused(data[: int(share * len(data))])
+
+
+def test_a_flac_of_open_length_is_read_up_to_the_most():
+    assert "1000 Hz, allowed are 1800 seconds" in refused(
+        claiming(saved(np.zeros(1_000 * SECONDS_LIMIT + 1, np.float32), 1_000, kind="FLAC"), 0)
+    )
+
+
+def test_a_flac_that_claims_endless_samples_is_refused_before_they_are_held():
     data = saved(tone(), kind="FLAC")
-    lying = changed(data, 21, bytes([data[21] & 0xF0 | claim >> 32]) + struct.pack(">I", claim & 0xFFFFFFFF))
+    lying = claiming(data, 2**36 - 1)
     tracemalloc.start()
     try:
         assert "allowed are 1800 seconds" in refused(lying)
