@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmedge.commands._shown_answers import for_terminal, json_line
-from mmedge.errors import UsageError
+from mmedge.errors import BackendError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
 
     from mmedge.runtime.index import About, Hit, Index
-
+    from mmedge.runtime.near import Near
 
 NAMES = {"text": "a text", "image": "a picture", "audio": "a sound"}
 
@@ -48,19 +49,23 @@ def search(
         json: One JSON object per hit: name, modality, cosine.
     """
     from mmedge.core.bundle import open_bundle
-    from mmedge.runtime.encoder import open_encoder
+    from mmedge.runtime.encoder import open_encoder, width_of
     from mmedge.runtime.index import check_bundle, open_index
+    from mmedge.runtime.model import check_task
 
     queried, query = _query({"text": text, "image": image, "audio": audio})
     if top < 1:
         raise UsageError(f"--top is {top}, it must be at least 1")
     with open_index(index) as opened:
         known = open_bundle(_bundle(opened.about, bundle))
-        check_bundle(opened.about, known.digest, index)
+        check_task("embed", known.manifest.tasks)
+        check_bundle(opened.about, known.digest, width_of(known.manifest.graphs), index)
         with open_encoder(known, backend=backend, threads=threads) as encoder:
             embedded = encoder.embed(queried, [query])[0]
-        for hit in _found(opened, embedded, top, modality, exact=exact):
-            _show(hit, json)
+        with opened.still():
+            hits = _found(opened, embedded, top, modality, exact=exact)
+    for hit in hits:
+        _show(hit, json)
     return 0
 
 
@@ -86,17 +91,33 @@ def _bundle(about: About, named: Path | None) -> Path:
 def _found(opened: Index, query: np.ndarray, top: int, modality: str | None, *, exact: bool) -> list[Hit]:
     """The graph of neighbours knows no modalities, so one of them is searched by comparing all."""
     from mmedge.runtime.index import Hit, nearest
-    from mmedge.runtime.near import open_near
 
-    if not (exact or modality) and (near := open_near(opened)):
+    near = None if exact or modality else _near(opened)
+    if near:
         found = near.find(query, top)
-        items = opened.items([number for number, _ in found])
-        return [Hit(item.name, item.modality, cosine) for item, (_, cosine) in zip(items, found, strict=True)]
-    items, vectors = opened.read(modality)
-    if not items:
+    else:
+        ids, vectors = opened.rows(modality)
+        found = [(int(ids[place]), cosine) for place, cosine in nearest(vectors, query, top)]
+    if not found:
         what = f"nothing of the modality `{modality}`" if modality else "nothing"
         raise UsageError(f"`{opened.path}` has {what} in it")
-    return [Hit(items[place].name, items[place].modality, cosine) for place, cosine in nearest(vectors, query, top)]
+    items = opened.items([number for number, _ in found])
+    return [Hit(item.name, item.modality, cosine) for item, (_, cosine) in zip(items, found, strict=True)]
+
+
+def _near(opened: Index) -> Near | None:
+    """The graph of neighbours; what keeps one that is there from being used is told."""
+    from mmedge.runtime.near import has_own, open_near
+
+    if not has_own(opened):
+        return None
+    try:
+        near, reason = open_near(opened), "of other items, or was not made here: `mmedge index` makes it again"
+    except BackendError as error:
+        near, reason = None, f"not used: {error.message} ({error.hint})"
+    if near is None:
+        print(f"note: all are compared, since the graph of neighbours is {reason}", file=sys.stderr)
+    return near
 
 
 def _show(hit: Hit, json: bool) -> None:

@@ -3,11 +3,13 @@
 The graph is that of Malkov and Yashunin 2016 (https://arxiv.org/abs/1603.09320) as `usearch` builds it, mapped from its
 file, so that a search starts at once. What it misses is measured against the exact search whenever it is brought up to
 date. A search uses it only as long as it is of the very items that the index has now.
+
+usearch believes whatever a file says, and a wrong one ends the process. So a graph is opened only where it was made:
+see `made_here`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -15,17 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmedge.core.files import sha256_of
-from mmedge.errors import ResourceError
+from mmedge.core.whole_file import check_place
+from mmedge.errors import ResourceError, UsageError
 from mmedge.needs import needs
-from mmedge.runtime.index import Index, nearest
+from mmedge.runtime.index import MAGIC, STATE, Index, nearest
+from mmedge.runtime.made_here import Made, forget, place_of_notes, remember, remembered
 
 if TYPE_CHECKING:
     from usearch.index import Index as Graph
 
 SUFFIX = ".near"
 NOTE = "near"
-"""Under which an index keeps the digests of the items and of the graph's file."""
+"""Under which an index keeps that the graph beside it is its own, and which items that has."""
 KINDS = {"float32": "f32", "float16": "f16", "int8": "f16"}
 """How the graph keeps vectors; its own int8 has one scale for all, and loses an eighth of the nearest."""
 BATCH = 1024
@@ -41,26 +44,70 @@ def near_file(index: Path) -> Path:
     return index.with_name(f"{index.name}{SUFFIX}")
 
 
+def has_own(index: Index) -> bool:
+    """Whether the file that is at the place of its graph was made as that; not whether it is to be believed."""
+    path = near_file(index.path)
+    if index.noted(NOTE) is None or os.path.islink(path) or not os.path.isfile(path):
+        return False
+    try:
+        with path.open("rb") as file:
+            return file.read(len(MAGIC)) != MAGIC  # another index may have got this name since
+    except OSError:
+        return False
+
+
+def check_near(index: Index) -> None:
+    """Refuse before the work starts to make a graph.
+
+    Raises:
+        UsageError: there is something else at its place.
+        BackendError: usearch is not installed.
+        ResourceError: nothing can be noted of it.
+    """
+    path = near_file(index.path)
+    check_place(path)
+    if path.exists() and not has_own(index):
+        raise UsageError(
+            f"cannot make the graph of neighbours: `{path}` is there, and is not of this index",
+            hint="move it away, or name another index",
+        )
+    with needs("search"):
+        import usearch.index  # noqa: F401
+    place_of_notes()
+
+
 def bring_up_to_date(index: Index, done: Callable[[str], None] = lambda what: None) -> float:
     """Make the graph of an index, or mend the one that is there; ``done`` hears of every item that is added. Returns
     the share of the `COUNT` nearest that it finds.
 
     Raises:
+        UsageError: there is something else at its place.
         BackendError: usearch is not installed.
     """
-    ids, path = index.ids(), near_file(index.path)
-    graph = _opened(index, path, whole=True) or _empty(index)
-    known = graph.keys[:].astype(np.int64)
-    for number in np.setdiff1d(known, ids):
-        graph.remove(int(number))
-    new = np.setdiff1d(ids, known)
-    for begin in range(0, len(new), BATCH):
-        numbers = new[begin : begin + BATCH]
-        graph.add(numbers.astype(np.uint64), index.vectors(numbers.tolist()))
-        for number in numbers:
-            done(str(number))
-    index.note(NOTE, f"{_digest(ids)} {_written(graph, path)}")
-    return _recall(index, Near(graph), ids)
+    check_near(index)
+    path, state = near_file(index.path), index.noted(STATE) or ""
+    made = _believed(index)
+    if made and made.of == state:
+        return made.recall
+    graph = (_opened(path, view=False) if made else None) or _empty(index)
+    _mend(graph, index, done)
+    _write(graph, index, state)
+    opened = _opened(path, view=True)
+    if opened is None:
+        raise ResourceError(f"cannot read `{path}` again", hint="is its disk broken?")
+    recall = _recall(index, Near(opened))
+    remember(path, state, recall)
+    return recall
+
+
+def drop_near(index: Index) -> None:
+    """Remove the graph of an index, and nothing else that may be there."""
+    if has_own(index):
+        path = near_file(index.path)
+        path.unlink(missing_ok=True)
+        forget(path)
+    if index.noted(NOTE) is not None:
+        index.note(NOTE, None)
 
 
 class Near:
@@ -72,32 +119,55 @@ class Near:
     def find(self, query: np.ndarray, count: int) -> list[tuple[int, float]]:
         """Numbers and cosines of the items that are nearest to ``query`` ``[width]``, or nearly so, the nearest
         first."""
-        found: Any = self._graph.search(query, count)
+        found: Any = self._graph.search(query, min(count, max(1, len(self._graph))))
         return [(int(key), 1.0 - float(distance)) for key, distance in zip(found.keys, found.distances, strict=True)]
 
 
 def open_near(index: Index) -> Near | None:
-    """The graph of an index; None where there is none of just its items.
+    """The graph of an index; None where there is none of just its items that was made here.
 
     Raises:
         BackendError: there is one, and usearch is not installed.
     """
-    noted = (index.noted(NOTE) or "").partition(" ")[0]
-    if not near_file(index.path).is_file() or noted != _digest(index.ids()):
+    made = _believed(index)
+    if not made or made.of != (index.noted(STATE) or ""):
         return None
-    graph = _opened(index, near_file(index.path), whole=False)
-    return None if graph is None else Near(graph)
+    graph = _opened(near_file(index.path), view=True)
+    if graph is None or _believed(index) != made:  # another process put a newer one there
+        return None
+    return Near(graph)
 
 
-def _opened(index: Index, path: Path, *, whole: bool) -> Graph | None:
-    """The graph as it was written, ``whole`` in memory to be changed; None if it is another one."""
-    noted = (index.noted(NOTE) or "").partition(" ")[2]
-    if not path.is_file() or _file_digest(path) != noted:
-        return None
+def _believed(index: Index) -> Made | None:
+    """What is noted here of the graph that this index had when it last got one."""
+    made = remembered(near_file(index.path))
+    return made if made and made.of == index.noted(NOTE) else None
+
+
+def _opened(path: Path, *, view: bool) -> Graph | None:
+    """A graph, mapped from its file, or whole in memory to be changed; None if it cannot be read."""
     with needs("search"):
         from usearch.index import Index as Graph
-    graph: Any = Graph.restore(str(path), view=not whole)
+    try:
+        graph: Any = Graph.restore(str(path), view=view)
+    except (RuntimeError, ValueError, OSError):
+        return None
+    if graph is not None:
+        graph.expansion_search = SEARCHED  # the file does not say
     return graph
+
+
+def _mend(graph: Graph, index: Index, done: Callable[[str], None]) -> None:
+    """Bring the items of a graph to those of its index."""
+    ids, known = index.ids(), graph.keys[:].astype(np.int64)
+    for number in np.setdiff1d(known, ids):
+        graph.remove(int(number))
+    new = np.setdiff1d(ids, known)
+    for begin in range(0, len(new), BATCH):
+        numbers = new[begin : begin + BATCH]
+        graph.add(numbers.astype(np.uint64), index.vectors(numbers.tolist()))
+        for number in numbers:
+            done(str(number))
 
 
 def _empty(index: Index) -> Graph:
@@ -112,33 +182,31 @@ def _empty(index: Index) -> Graph:
     )
 
 
-def _recall(index: Index, near: Near, ids: np.ndarray) -> float:
-    _, vectors = index.read()
+def _recall(index: Index, near: Near) -> float:
+    """Each of some items is searched for, and does not count where it finds itself."""
+    with index.still():
+        ids, vectors = index.rows()
     shares = []
     for place in np.linspace(0, len(ids) - 1, min(QUERIES, len(ids))).astype(int):
-        want = {int(ids[row]) for row, _ in nearest(vectors, vectors[place], COUNT)}
-        shares.append(len(want & {number for number, _ in near.find(vectors[place], COUNT)}) / len(want))
+        own, query = int(ids[place]), vectors[place]
+        want = [int(ids[row]) for row, _ in nearest(vectors, query, COUNT + 1) if row != place][:COUNT]
+        got = [number for number, _ in near.find(query, COUNT + 1) if number != own][:COUNT]
+        if want:
+            shares.append(len(set(want) & set(got)) / len(want))
     return float(np.mean(shares)) if shares else 1.0
 
 
-def _written(graph: Graph, path: Path) -> str:
-    """The digest of the file that is at ``path`` now."""
+def _write(graph: Graph, index: Index, state: str) -> None:
+    """The index notes first that what will be there is its own."""
+    path = near_file(index.path)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         graph.save(str(draft))
-        digest = _file_digest(draft)
+        with draft.open("rb") as file:
+            os.fsync(file.fileno())  # before anything says that it is there
+        index.note(NOTE, state)
         draft.replace(path)
     except (OSError, RuntimeError) as error:  # usearch has no kind of its own
         raise ResourceError(f"cannot write `{path}`: {error}") from error
     finally:
         draft.unlink(missing_ok=True)
-    return digest
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return sha256_of(file)
-
-
-def _digest(ids: np.ndarray) -> str:
-    return hashlib.sha256(ids.astype("<i8").tobytes()).hexdigest()

@@ -1,7 +1,10 @@
 """`classify`, `index` and `search` with a tiny CLIP of random weights: what they find is compared with torch."""
 
 import json
+import os
 import shutil
+import sqlite3
+import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from mmedge.core import find
 from mmedge.core.bundle import open_bundle
@@ -16,6 +20,14 @@ from mmedge.export.build import export
 from mmedge.export.load import load_model, read_checkpoint
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.delenv("MMEDGE_READY", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 LABELS = ("a cat", "two dogs in the rain", "ein Käse")
 
 
@@ -173,6 +185,28 @@ def test_only_what_changed_is_embedded_again(mmedge, clip, album, index):
     assert (done["added"], done["kept"], done["forgotten"], done["skipped"]) == (2, 3, 1, [])
 
 
+def indexed(mmedge, *line: object) -> dict[str, object]:
+    """What `mmedge index` says that it did."""
+    shown = mmedge("index", *line, "--json")
+    assert shown.code == 0, shown.err
+    return json.loads(shown.out)
+
+
+def names(mmedge, index: Path, *query: object) -> set[str]:
+    """Of everything in an index."""
+    shown = mmedge("search", index, *(query or ("x",)), "--json", "--top", 1000)
+    assert shown.code == 0, shown.err
+    return {json.loads(line)["name"] for line in shown.out.splitlines()}
+
+
+def test_the_same_pictures_are_known_wherever_and_however_they_are_named(mmedge, clip, album, index, monkeypatch):
+    monkeypatch.chdir(album)
+    (album / "4.png").unlink()
+    done = indexed(mmedge, clip, ".", "../album/0.png", "-o", index)
+    assert (done["added"], done["kept"], done["forgotten"]) == (0, 4, 1)
+    assert names(mmedge, index) == {str(album / f"{number}.png") for number in range(4)}
+
+
 def test_texts_are_found_by_pictures(mmedge, clip, album, index, tmp_path):
     (tmp_path / "texts.txt").write_text("a cat\na dog\n")
     assert mmedge("index", clip, tmp_path / "texts.txt", "-o", index).code == 0
@@ -180,12 +214,63 @@ def test_texts_are_found_by_pictures(mmedge, clip, album, index, tmp_path):
     assert sorted(line.split(maxsplit=1)[1] for line in shown.out.splitlines()) == ["a cat", "a dog"]
 
 
-def test_a_bad_picture_of_a_folder_is_an_error_and_what_was_written_stays(mmedge, clip, album, index):
-    (album / "9.png").write_bytes(b"x")
-    picture(album / "8.png", 8)
+def test_a_line_that_is_gone_from_its_file_is_forgotten(mmedge, clip, index, tmp_path):
+    (tmp_path / "texts.txt").write_text("a cat\na dog\n")
+    indexed(mmedge, clip, tmp_path / "texts.txt", "-o", index)
+    (tmp_path / "texts.txt").write_text("a dog\na bird\n")
+    done = indexed(mmedge, clip, tmp_path / "texts.txt", "-o", index)
+    assert (done["added"], done["kept"], done["forgotten"]) == (1, 1, 1)
+    assert names(mmedge, index, "x", "--modality", "text") == {"a dog", "a bird"}
+
+
+def test_a_text_that_is_too_long_is_named_with_its_file(mmedge, clip, tmp_path):
+    (tmp_path / "texts.txt").write_text("a cat\nlong " + "word " * 200)
+    shown = mmedge("index", clip, tmp_path / "texts.txt", "-o", tmp_path / "index")
+    assert shown.code == 3 and "`long word " in shown.err and "...` of `" in shown.err and "texts.txt" in shown.err
+
+
+def test_a_bad_picture_of_a_folder_is_an_error_and_what_was_written_stays(mmedge, clip, tmp_path):
+    for number in range(33):  # more than go together
+        picture(tmp_path / "many" / f"{number:02}.png", number % 5)
+    (tmp_path / "many" / "99.png").write_bytes(b"x")
+    shown = mmedge("index", clip, tmp_path / "many", "-o", tmp_path / "index")
+    assert shown.code == 3 and "99.png" in shown.err and "--skip-bad" in shown.err
+    assert names(mmedge, tmp_path / "index") == {str(tmp_path / "many" / f"{number:02}.png") for number in range(32)}
+
+
+def test_what_was_good_and_is_bad_now_is_found_no_more(mmedge, clip, album, index):
+    (album / "3.png").write_bytes(b"x")
+    done = indexed(mmedge, clip, album, "-o", index, "--skip-bad")
+    assert done["skipped"] == [str(album / "3.png")] and done["forgotten"] == 1
+    assert names(mmedge, index) == {str(album / f"{number}.png") for number in (0, 1, 2, 4)}
+
+
+def test_a_link_to_nothing_is_bad(mmedge, clip, album, index):
+    (album / "link.png").symlink_to(album / "nothing.png")
     shown = mmedge("index", clip, album, "-o", index)
-    assert shown.code == 3 and "9.png" in shown.err and "--skip-bad" in shown.err
-    assert len(mmedge("search", index, "x").out.splitlines()) >= 5
+    assert shown.code == 3 and "link.png" in shown.err and "--skip-bad" in shown.err
+    assert indexed(mmedge, clip, album, "-o", index, "--skip-bad")["skipped"] == [str(album / "link.png")]
+
+
+def test_a_picture_whose_name_is_no_text_is_indexed(mmedge, clip, album, index):
+    os.rename(album / "4.png", os.path.join(os.fsencode(album), b"\xff.png"))
+    assert indexed(mmedge, clip, album, "-o", index)["added"] == 1
+    assert str(album / "\\xff.png") in names(mmedge, index)
+
+
+def test_sources_are_looked_at_before_an_index_is_made(mmedge, clip, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for source, code in ((tmp_path / "empty", 3), (tmp_path / "none", 2)):
+        assert mmedge("index", clip, source, "-o", tmp_path / "index").code == code
+        assert not (tmp_path / "index").exists()
+
+
+def test_an_index_keeps_its_precision_unless_another_is_asked_for(mmedge, clip, album, tmp_path):
+    indexed(mmedge, clip, album, "-o", tmp_path / "index", "--precision", "int8")
+    picture(album / "new.png", 7)
+    assert indexed(mmedge, clip, album, "-o", tmp_path / "index")["added"] == 1
+    shown = mmedge("index", clip, album, "-o", tmp_path / "index", "--precision", "float16")
+    assert shown.code == 2 and "is in int8, not in float16" in shown.err
 
 
 def test_bad_pictures_are_skipped_and_each_is_told_where_that_is_asked_for(mmedge, clip, album, index):
@@ -210,15 +295,84 @@ def test_a_graph_of_neighbours_finds_what_an_exact_search_finds(mmedge, clip, al
     first, second = ([json.loads(row) for row in found.out.splitlines()] for found in (exact, mmedge(*line)))
     assert [hit["name"] for hit in first] == [hit["name"] for hit in second]
     assert mmedge(*line, "--exact") == exact
-    assert json.loads(mmedge("index", clip, album, "-o", index, "--json").out)["near_recall_at_10"] is None
 
 
-def test_an_index_of_another_bundle_is_refused(mmedge, clip, classifier, index, album, tmp_path):
-    other = tmp_path / "other.bundle"
-    export_again = mmedge("index", classifier, album, "-o", index)
-    assert export_again.code == 2  # it has no text tower, and cannot `embed`
-    shutil.copytree(clip, other)
-    assert mmedge("search", index, "a cat", "--bundle", other).code == 0  # the same, elsewhere
+def test_a_graph_of_neighbours_is_kept_up_to_date_once_it_is_there(mmedge, clip, album, index):
+    assert indexed(mmedge, clip, album, "-o", index)["near_recall_at_10"] is None
+    indexed(mmedge, clip, album, "-o", index, "--approximate", "always")
+    picture(album / "new.png", 7)
+    assert indexed(mmedge, clip, album, "-o", index)["near_recall_at_10"] == 1.0
+    shown = mmedge("search", index, "--image", album / "new.png", "--top", 1)
+    assert "new.png" in shown.out and not shown.err
+    assert indexed(mmedge, clip, album, "-o", index, "--approximate", "never")["near_recall_at_10"] is None
+    assert not index.with_name("album.index.near").exists()
+
+
+@pytest.mark.parametrize("approximate", ["auto", "always", "never"])
+def test_another_index_where_a_graph_would_be_is_left_alone(mmedge, clip, album, index, approximate):
+    other = index.with_name("album.index.near")
+    indexed(mmedge, clip, album, "-o", other)
+    before = other.read_bytes()
+    picture(album / "new.png", 7)
+    shown = mmedge("index", clip, album, "-o", index, "--approximate", approximate)
+    assert other.read_bytes() == before
+    assert shown.code == (2 if approximate == "always" else 0)
+    assert len(names(mmedge, index)) == (5 if approximate == "always" else 6)  # refused before the work
+
+
+def test_a_folder_where_a_graph_would_be_is_refused_before_the_work(mmedge, clip, album, index):
+    index.with_name("album.index.near").mkdir()
+    picture(album / "new.png", 7)
+    shown = mmedge("index", clip, album, "-o", index, "--approximate", "always")
+    assert shown.code == 2 and "album.index.near`: it is a folder" in shown.err and len(names(mmedge, index)) == 5
+    assert indexed(mmedge, clip, album, "-o", index)["added"] == 1
+
+
+def test_a_graph_from_elsewhere_is_told_of_and_all_are_compared(mmedge, clip, album, index):
+    indexed(mmedge, clip, album, "-o", index, "--approximate", "always")
+    near = index.with_name("album.index.near")
+    shutil.copy(near, index.with_name("copy"))
+    index.with_name("copy").replace(near)
+    shown = mmedge("search", index, "a cat")
+    assert shown.code == 0 and len(shown.out.splitlines()) == 5 and "was not made here" in shown.err
+
+
+def test_without_usearch_all_are_compared_and_that_is_told(mmedge, clip, album, index, monkeypatch):
+    indexed(mmedge, clip, album, "-o", index, "--approximate", "always")
+    monkeypatch.setitem(sys.modules, "usearch.index", None)
+    shown = mmedge("search", index, "a cat")
+    assert shown.code == 0 and len(shown.out.splitlines()) == 5 and "`usearch.index` is not installed" in shown.err
+
+
+@pytest.fixture(scope="session")
+def other_clip(checkpoint, tmp_path_factory) -> Path:
+    """Of other weights."""
+    folder = tmp_path_factory.mktemp("other_clip")
+    shutil.copytree(checkpoint, folder / "checkpoint")
+    weights = load_file(folder / "checkpoint" / "model.safetensors")
+    weights["visual_projection.weight"] *= -1
+    save_file(weights, folder / "checkpoint" / "model.safetensors", {"format": "pt"})
+    export(str(folder / "checkpoint"), output=folder / "clip.bundle")
+    return folder / "clip.bundle"
+
+
+def test_an_index_of_another_bundle_is_refused(mmedge, clip, other_clip, classifier, index, album, tmp_path):
+    for shown in (
+        mmedge("search", index, "a cat", "--bundle", other_clip),
+        mmedge("index", other_clip, album, "-o", index),
+    ):
+        assert shown.code == 2 and "was made by another bundle" in shown.err and not shown.out
+    assert "cannot `embed`" in mmedge("index", classifier, album, "-o", index).err  # it has no text tower
+    shutil.copytree(clip, tmp_path / "same.bundle")
+    assert mmedge("search", index, "a cat", "--bundle", tmp_path / "same.bundle").code == 0
+
+
+def test_an_index_of_another_width_is_damaged(mmedge, index):
+    with sqlite3.connect(index) as database:
+        database.execute("UPDATE about SET value = '12' WHERE name = 'width'")
+        database.execute("UPDATE items SET vector = zeroblob(24)")
+    shown = mmedge("search", index, "a cat")
+    assert shown.code == 4 and "is damaged: its vectors are 12 wide" in shown.err
 
 
 def test_a_bundle_that_moved_has_to_be_named(mmedge, checkpoint, album, tmp_path):

@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -7,9 +8,11 @@ import sys
 import numpy as np
 import pytest
 
-from mmedge.errors import BundleError, InputError, ResourceError, UsageError
+from mmedge.errors import BundleError, BusyError, InputError, ResourceError, UsageError
+from mmedge.runtime import index as module
 from mmedge.runtime.index import (
     PRECISIONS,
+    STATE,
     About,
     Item,
     check_bundle,
@@ -115,12 +118,22 @@ def test_an_index_of_another_bundle_is_refused(path):
     with pytest.raises(UsageError, match="made by another bundle: its digest is aaaaaaaaaaaa, this one's bbbbbbbbbbbb"):
         make_index(path, about(digest="b" * 64))
     with open_index(path) as opened, pytest.raises(UsageError, match="another bundle"):
-        check_bundle(opened.about, "b" * 64, path)
+        check_bundle(opened.about, "b" * 64, WIDTH, path)
+
+
+def test_vectors_of_another_width_than_their_bundle_makes_are_damage(path):
+    with open_index(path) as opened, pytest.raises(BundleError, match="its vectors are 16 wide, those of its bundle 8"):
+        check_bundle(opened.about, DIGEST, 8, path)
 
 
 def test_an_index_keeps_its_precision(path):
     with pytest.raises(UsageError, match="is in float16, not in int8"):
         make_index(path, about("int8"))
+
+
+def test_an_index_may_be_added_to_as_it_is(path):
+    with make_index(path, about("int8"), as_it_is=True) as made:
+        assert made.about.precision == "float16"
 
 
 def test_there_are_three_precisions(tmp_path):
@@ -164,7 +177,7 @@ def test_a_vector_of_another_length_is_damage(path):
         database.execute("UPDATE items SET vector = x'00' WHERE name = '7.png'")
     with (
         open_index(path) as opened,
-        pytest.raises(BundleError, match=r"the vector of `7\.png` is 1 bytes long, not 32"),
+        pytest.raises(BundleError, match="the vector of item number 8 is 1 bytes long, not 32"),
     ):
         opened.read()
 
@@ -176,11 +189,101 @@ def test_a_newer_schema_is_refused(path):
         open_index(path)
 
 
-def test_another_writer_is_waited_for_and_then_named(path):
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE items SET vector = 5",
+        "UPDATE items SET vector = printf('%32d', 1)",
+        "UPDATE items SET vector = x'" + "00fe" * 16 + "'",
+        "UPDATE items SET name = x'ff' WHERE id = 1",
+        "UPDATE items SET name = CAST(x'ff' AS TEXT) WHERE id = 1",
+        "UPDATE about SET value = CAST(x'41' AS BLOB) WHERE name = 'bundle'",
+        "UPDATE about SET value = 'x' WHERE name = 'width'",
+        "DROP TABLE items",
+        "DROP TABLE about",
+    ],
+)
+def test_what_a_stranger_made_of_an_index_is_damage(path, change):
+    with sqlite3.connect(path) as database:
+        database.execute(change)
+    with pytest.raises(BundleError, match="is damaged"), open_index(path) as opened:
+        opened.read()
+
+
+def test_another_writer_is_waited_for_and_then_told(path, monkeypatch):
+    monkeypatch.setattr(module, "WAIT_S", 0.1)
     with sqlite3.connect(path, isolation_level=None) as other:
         other.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(ResourceError, match="being written by another process"), make_index(path, about()) as made:
+        with pytest.raises(BusyError, match="is in use by another process"), make_index(path, about()) as made:
             made.add(items(1, "2"), rows(1))
+
+
+def test_whoever_looks_through_all_is_waited_for_too(path, monkeypatch):
+    monkeypatch.setattr(module, "WAIT_S", 0.1)
+    with open_index(path) as opened, opened.still():
+        opened.states()
+        with pytest.raises(BusyError, match="is in use by another process"), make_index(path, about()) as made:
+            made.add(items(1, "2"), rows(1))
+    with make_index(path, about()) as made:
+        made.add(items(1, "2"), rows(1))
+
+
+def test_of_two_that_make_an_index_at_once_both_can_add_to_it(tmp_path, monkeypatch):
+    create, others = module._create, []
+
+    def late(database, wanted):
+        if not others:
+            others.append(None)
+            others.append(make_index(tmp_path / "index", about()))
+        create(database, wanted)
+
+    monkeypatch.setattr(module, "_create", late)
+    with make_index(tmp_path / "index", about()) as made, others[1] as other:
+        made.add(items(3), rows(3))
+        other.add(items(5), rows(5))
+        assert len(made.states()) == 5
+
+
+def test_a_batch_that_was_left_half_written_is_taken_back_by_whoever_searches(path, tmp_path):
+    copy = tmp_path / "copy.index"
+    with make_index(path, about()) as made:
+        made.add(items(5000), rows(5000))
+    with make_index(path, about()) as made:
+        made._database.execute("PRAGMA cache_size = 2")  # so that pages go to the disk before the end
+        made._database.execute("BEGIN IMMEDIATE")
+        made._database.execute("UPDATE items SET state = '2'")
+        for suffix in ("", "-journal"):
+            shutil.copy(f"{path}{suffix}", f"{copy}{suffix}")
+        made._database.rollback()
+    with open_index(copy) as opened:
+        assert set(opened.states().values()) == {"1"} and len(opened.states()) == 5000
+    assert not copy.with_name("copy.index-journal").exists()
+
+
+def test_an_index_that_is_open_for_a_search_cannot_be_changed(path):
+    with open_index(path) as opened, pytest.raises(ResourceError, match="readonly"):
+        opened.remove([("0.png", "image")])
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_an_index_that_may_not_be_written_is_searched_all_the_same(path):
+    path.chmod(0o444)
+    path.parent.chmod(0o555)
+    with open_index(path) as opened:
+        assert len(opened.read()[0]) == 20
+    path.parent.chmod(0o755)
+
+
+def test_after_every_change_another_word_is_kept(path):
+    with make_index(path, about()) as made:
+        words = [made.noted(STATE)]
+        made.add(items(1, "2"), rows(1))
+        words.append(made.noted(STATE))
+        made.remove([("0.png", "image")])
+        words.append(made.noted(STATE))
+        made.add([], rows(0))
+        made.remove([])
+        assert len(set(words)) == 3 and made.noted(STATE) == words[-1]
 
 
 def test_a_full_disk_loses_nothing(path):
