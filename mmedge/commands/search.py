@@ -84,7 +84,9 @@ def _query(named: dict[str, str | None]) -> tuple[str, str]:
 def _bundle(about: About, named: Path | None) -> Path:
     path = named or Path(about.bundle)
     if not named and not path.is_dir():
-        raise UsageError(f"the bundle `{path}` of the index is not there any more", hint="name it with --bundle")
+        raise UsageError(
+            f"the bundle `{for_terminal(str(path))}` of the index is not there any more", hint="name it with --bundle"
+        )
     return path
 
 

@@ -335,7 +335,7 @@ def check_bundle(about: About, digest: str, width: int, path: Path) -> None:
     """
     if about.digest != digest:
         raise UsageError(
-            f"`{path}` was made by another bundle: its digest is {about.digest[:12]}, this one's {digest[:12]}",
+            f"`{path}` was made by another bundle: its digest is {shown(about.digest[:12])}, this one's {digest[:12]}",
             hint=f"use that of `{about.bundle}`, or make a new index",
         )
     if about.width != width:

@@ -245,6 +245,24 @@ def test_what_was_good_and_is_bad_now_is_found_no_more(mmedge, clip, album, inde
     assert names(mmedge, index) == {str(album / f"{number}.png") for number in (0, 1, 2, 4)}
 
 
+def test_what_lies_in_a_folder_that_cannot_be_looked_into_is_kept(mmedge, clip, album, index, monkeypatch):
+    picture(album / "deep" / "new.png", 7)
+    indexed(mmedge, clip, album, "-o", index)
+    walk = os.walk
+
+    def refusing(top, onerror):  # as root may look into all
+        yield next(walk(top))
+        onerror(PermissionError(13, "Permission denied", str(album / "deep")))
+
+    monkeypatch.setattr(os, "walk", refusing)
+    (album / "4.png").unlink()
+    shown = mmedge("index", clip, album, "-o", index)
+    assert shown.code == 3 and f"cannot look at `{album / 'deep'}`: permission denied" in shown.err
+    done = indexed(mmedge, clip, album, "-o", index, "--skip-bad")
+    assert done["skipped"] == [str(album / "deep")] and done["forgotten"] == 1
+    assert str(album / "deep" / "new.png") in names(mmedge, index)
+
+
 def test_a_link_to_nothing_is_bad(mmedge, clip, album, index):
     (album / "link.png").symlink_to(album / "nothing.png")
     shown = mmedge("index", clip, album, "-o", index)

@@ -4,6 +4,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -180,6 +181,20 @@ def test_a_vector_of_another_length_is_damage(path):
         pytest.raises(BundleError, match="the vector of item number 8 is 1 bytes long, not 32"),
     ):
         opened.read()
+
+
+def test_reading_all_vectors_takes_hardly_more_memory_than_they_do(tmp_path):
+    count, width = 8000, 128
+    with make_index(tmp_path / "index", About(DIGEST, "", width, "float16")) as made:
+        vectors = np.random.default_rng(0).normal(size=(count, width)).astype(np.float32)
+        made.add([Item(f"/photos/of/a/holiday/{number}.jpg", "image", "1 1") for number in range(count)], vectors)
+    with open_index(tmp_path / "index") as opened:
+        tracemalloc.start()
+        ids, found = opened.rows()
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert found.shape == (count, width) and len(ids) == count
+    assert peak < 4 * count * width * 1.6
 
 
 def test_a_newer_schema_is_refused(path):
