@@ -29,7 +29,7 @@ class Found(Struct, frozen=True):
     """An item, and what is embedded: a file, whose path may be no text, or a text."""
 
     item: Item
-    source: Path | str
+    source: str
 
     @property
     def key(self) -> Key:
@@ -110,7 +110,7 @@ def _file(path: Path, modality: str, refuse: Refuse) -> Iterator[Found]:
         refuse(name, _unseen(path, error))
         return
     if stat.S_ISREG(status.st_mode):
-        yield Found(Item(name, modality, f"{status.st_size} {status.st_mtime_ns}"), path)
+        yield Found(Item(name, modality, f"{status.st_size} {status.st_mtime_ns}"), str(path))
 
 
 def _texts_of(path: Path, refuse: Refuse) -> Iterator[Found]:

@@ -268,7 +268,8 @@ def _told(path: Path, complaint: str) -> MmedgeError:
     if any(word in complaint for word in ("locked", "busy")):
         return BusyError(f"`{path}` is in use by another process", hint="wait for it")
     if any(word in complaint for word in ("full", "readonly", "I/O", "unable to open")):
-        return ResourceError(f"cannot use `{path}`: {complaint}")
+        hint = "run this as a user who may write it" if "readonly" in complaint else None
+        return ResourceError(f"cannot use `{path}`: {complaint}", hint=hint)
     return damaged(path, shown(complaint))
 
 
