@@ -120,10 +120,9 @@ def copy(path):
 @pytest.mark.parametrize("change", [spoil, shorten, copy])
 def test_a_graph_that_was_not_written_here_is_never_opened_and_is_made_again(path, change, monkeypatch):
     change(path)
-    monkeypatch.setattr(module, "_opened", lambda path, view: pytest.fail("it was opened"))
-    with open_index(path) as index:
+    with monkeypatch.context() as watched, open_index(path) as index:
+        watched.setattr(module, "_opened", lambda path, view: pytest.fail("it was opened"))
         assert open_near(index) is None
-    monkeypatch.undo()
     assert len(add(path)) == MANY
     with open_index(path) as index:
         assert open_near(index).find(rows(1)[0], 5)
