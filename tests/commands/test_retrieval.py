@@ -5,6 +5,7 @@ import os
 import shutil
 import sqlite3
 import sys
+from contextlib import closing
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
@@ -386,7 +387,7 @@ def test_an_index_of_another_bundle_is_refused(mmedge, clip, other_clip, classif
 
 
 def test_an_index_of_another_width_is_damaged(mmedge, index):
-    with sqlite3.connect(index) as database:
+    with closing(sqlite3.connect(index)) as database, database:
         database.execute("UPDATE about SET value = '12' WHERE name = 'width'")
         database.execute("UPDATE items SET vector = zeroblob(24)")
     shown = mmedge("search", index, "a cat")

@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import tracemalloc
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -156,7 +157,7 @@ def test_another_file_is_no_index(tmp_path, content):
 
 
 def test_another_database_is_no_index_and_is_left_as_it_was(tmp_path):
-    with sqlite3.connect(tmp_path / "other") as database:
+    with closing(sqlite3.connect(tmp_path / "other")) as database, database:
         database.execute("CREATE TABLE mine (x)")
     before = (tmp_path / "other").read_bytes()
     for opening in (open_index, lambda path: make_index(path, about())):
@@ -174,7 +175,7 @@ def test_a_truncated_index_is_damaged(path, share):
 
 
 def test_a_vector_of_another_length_is_damage(path):
-    with sqlite3.connect(path) as database:
+    with closing(sqlite3.connect(path)) as database, database:
         database.execute("UPDATE items SET vector = x'00' WHERE name = '7.png'")
     with (
         open_index(path) as opened,
@@ -198,7 +199,7 @@ def test_reading_all_vectors_takes_hardly_more_memory_than_they_do(tmp_path):
 
 
 def test_a_newer_schema_is_refused(path):
-    with sqlite3.connect(path) as database:
+    with closing(sqlite3.connect(path)) as database, database:
         database.execute("UPDATE about SET value = '2' WHERE name = 'schema'")
     with pytest.raises(BundleError, match="has schema 2, this mmedge reads 1"):
         open_index(path)
@@ -219,7 +220,7 @@ def test_a_newer_schema_is_refused(path):
     ],
 )
 def test_what_a_stranger_made_of_an_index_is_damage(path, change):
-    with sqlite3.connect(path) as database:
+    with closing(sqlite3.connect(path)) as database, database:
         database.execute(change)
     with pytest.raises(BundleError, match="is damaged"), open_index(path) as opened:
         opened.read()
@@ -227,7 +228,7 @@ def test_what_a_stranger_made_of_an_index_is_damage(path, change):
 
 def test_another_writer_is_waited_for_and_then_told(path, monkeypatch):
     monkeypatch.setattr(module, "WAIT_S", 0.1)
-    with sqlite3.connect(path, isolation_level=None) as other:
+    with closing(sqlite3.connect(path, isolation_level=None)) as other, other:
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(BusyError, match="is in use by another process"), make_index(path, about()) as made:
             made.add(items(1, "2"), rows(1))
