@@ -156,9 +156,13 @@ def _spell_ports(values: Sequence[onnx_ir.Value], ports: tuple[Port, ...]) -> No
         value.shape = onnx_ir.Shape(port.shape)
 
 
+def _sample_size(word: str) -> int:
+    return SAMPLE_SIZES.get(word, 4)
+
+
 def sample_tensor(port: Port) -> torch.Tensor:
     """A deterministic tensor of the port's dtype and shape."""
-    shape = [size if isinstance(size, int) else SAMPLE_SIZES.get(size, 4) for size in port.shape]
+    shape = [size if isinstance(size, int) else _sample_size(size) for size in port.shape]
     if port.dtype.startswith("int"):
         kind = getattr(torch, port.dtype)
         return torch.arange(shape[-1], dtype=kind).expand(*shape).clone() if shape else torch.tensor(1, dtype=kind)
@@ -189,16 +193,18 @@ def _named(ports: tuple[Port, ...], tensors: Any) -> dict[str, torch.Tensor]:
 
 def _dynamic_shapes(ports: tuple[Port, ...], spans: Mapping[str, Span]) -> dict[str, dict[int, Any]]:
     words = {size for port in ports for size in port.shape if isinstance(size, str)}
-    sizes = {word: torch.export.Dim(word, max=_largest(spans.get(word))) for word in sorted(words)}
+    sizes = {word: torch.export.Dim(word, max=_largest(word, spans)) for word in sorted(words)}
     return {
         _parameter(port): {axis: sizes[size] for axis, size in enumerate(port.shape) if isinstance(size, str)}
         for port in ports
     }
 
 
-def _largest(span: Span | None) -> int | None:
-    """A model that looks its positions up in a table cannot be traced without."""
-    return span.largest if span else None
+def _largest(word: str, spans: Mapping[str, Span]) -> int | None:
+    """A model that looks its positions up in a table cannot be traced without; where a size is to be no larger than the
+    one that is traced with, that would be refused."""
+    span = spans.get(word)
+    return span.largest if span and span.largest > _sample_size(word) else None
 
 
 def _transformers_export(

@@ -1,9 +1,14 @@
-"""Interrupted from Python, tracing leaves torch as it was."""
+"""Interrupted from Python, tracing leaves torch as it was; sizes vary within their ranges."""
 
 import subprocess
 import sys
 
 import pytest
+import torch
+
+from mmedge.core.family import Component
+from mmedge.core.ports import Port, Span
+from mmedge.export.trace import trace
 
 SCRIPT = """
 import os, signal, sys, threading
@@ -42,3 +47,23 @@ def test_interrupted_it_ends_in_the_background_and_undoes_what_it_did_to_torch(t
         "the next one waits for it True",
         "attention is torch's True",
     ]
+
+
+class Doubling(torch.nn.Module):
+    """Adds rows of a table of eight to as many rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = torch.nn.Parameter(torch.arange(16.0).reshape(8, 2))
+
+    def forward(self, rows):
+        return (rows + self.table[: rows.shape[1]],)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("largest", [1, 8])
+def test_a_size_is_traced_within_its_range_or_freely_where_that_has_no_room(largest):
+    ports = (Port("rows", "float32", (1, "length", 2)),), (Port("sums", "float32", (1, "length", 2)),)
+    sizes = {"length": Span(1, 1, largest)}
+    program = trace(Component("table", lambda model, rows: model(rows), *ports, sizes=sizes), Doubling(), 23)
+    assert [str(size) for size in program.graph.inputs[0].shape] == ["1", "length", "2"]
