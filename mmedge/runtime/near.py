@@ -165,7 +165,9 @@ def _mend(graph: Graph, index: Index, done: Callable[[str], None]) -> None:
     new = np.setdiff1d(ids, known)
     for begin in range(0, len(new), BATCH):
         numbers = new[begin : begin + BATCH]
-        graph.add(numbers.astype(np.uint64), index.vectors(numbers.tolist()))
+        # The first ones one by one: added at once to a graph of few, some find no neighbours and are never found.
+        threads = 0 if len(graph) else 1
+        graph.add(numbers.astype(np.uint64), index.vectors(numbers.tolist()), threads=threads)
         for number in numbers:
             done(str(number))
 

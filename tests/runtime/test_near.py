@@ -172,7 +172,7 @@ def test_what_is_told_of_a_graph_is_measured_as_it_is_opened_and_without_the_ite
         def find(self, query, count):
             with pytest.raises(RuntimeError, match="immutable"):  # it is mapped from its file
                 self.graph.add(np.array([MANY], np.uint64), query[None])
-            (key,) = self.graph.search(query, 1).keys
+            (key,) = self.graph.search(query, 1, exact=True).keys
             return [(int(key), 1.0)]
 
     monkeypatch.setattr(module, "Near", Blind)
