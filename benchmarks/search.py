@@ -23,8 +23,9 @@ from statistics import median, quantiles
 import numpy as np
 from published import RESULTS
 
-from mmedge.runtime.index import PRECISIONS, About, Index, Item, make_index, nearest, open_index
+from mmedge.runtime.index import About, Index, Item, make_index, open_index
 from mmedge.runtime.near import bring_up_to_date, open_near
+from mmedge.runtime.vectors import PRECISIONS, nearest
 
 BATCH = 1000
 COUNT = 10

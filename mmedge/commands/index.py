@@ -171,14 +171,14 @@ class Indexing:
         """What rounding costs among those that were added; nothing to tell where nothing is rounded, or of a few."""
         import numpy as np
 
-        from mmedge.runtime.index import decoded, encoded, recall
+        from mmedge.runtime.vectors import decoded, encoded, recall
 
         about, sampled = self.made.about, sum(map(len, self._sample))
         if about.precision == "float32" or sampled < 2 * max(COUNTS):
             return {}
         rows = np.concatenate(self._sample)
         queries, exact = np.split(rows, [min(QUERIES, sampled // 2)])  # each would find itself
-        kept = decoded(encoded(exact, about.precision), about)
+        kept = decoded(encoded(exact, about.precision), about.precision, about.width)
         return {count: recall(exact, kept, queries, count) for count in COUNTS}
 
 

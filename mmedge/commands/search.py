@@ -92,7 +92,8 @@ def _bundle(about: About, named: Path | None) -> Path:
 
 def _found(opened: Index, query: np.ndarray, top: int, modality: str | None, *, exact: bool) -> list[Hit]:
     """The graph of neighbours knows no modalities, so one of them is searched by comparing all."""
-    from mmedge.runtime.index import Hit, nearest
+    from mmedge.runtime.index import Hit
+    from mmedge.runtime.vectors import nearest
 
     near = None if exact or modality else _near(opened)
     if near:

@@ -20,13 +20,13 @@ from msgspec import Struct
 
 from mmedge.core.names import shown
 from mmedge.core.whole_file import check_place
-from mmedge.errors import BundleError, BusyError, InputError, MmedgeError, ResourceError, UsageError
+from mmedge.errors import BundleError, BusyError, MmedgeError, ResourceError, UsageError
+from mmedge.runtime.vectors import LENGTHS, PRECISIONS, decoded, encoded
 
 SCHEMA = 1
 MAGIC = b"SQLite format 3\0"
 APPLICATION = 0x6D6D6567
 """Tells our databases from others: ``mmeg``."""
-PRECISIONS = ("float32", "float16", "int8")
 PAGE = 16_384
 """Bytes; vectors leave a third of the usual 4,096 unused."""
 BATCH = 1024
@@ -201,7 +201,7 @@ class Index:
                     self.path, f"the vector of item number {number} is {len(vector)} bytes long, not {length}"
                 )
             kept.append(vector)
-        vectors = decoded(kept, self.about)
+        vectors = decoded(kept, self.about.precision, self.about.width)
         if not np.isfinite(vectors).all():
             raise damaged(self.path, "a vector has numbers that are none")
         return vectors
@@ -216,43 +216,6 @@ class Index:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def nearest(vectors: np.ndarray, query: np.ndarray, count: int) -> list[tuple[int, float]]:
-    """The ``count`` rows of ``[n, width]`` that are nearest to ``query`` ``[width]`` and their cosines, the nearest
-    first; all have length 1."""
-    cosines = vectors @ query
-    count = min(count, len(cosines))
-    best = np.argpartition(-cosines, count - 1)[:count] if count else np.zeros(0, np.int64)
-    order = best[np.lexsort((best, -cosines[best]))]
-    return [(int(place), float(cosines[place])) for place in order]
-
-
-def encoded(embeddings: np.ndarray, precision: str) -> list[bytes]:
-    """Vectors as they are kept."""
-    if precision == "int8":
-        scales = np.maximum(np.abs(embeddings).max(-1, keepdims=True), np.finfo(np.float32).tiny) / 127
-        rounded = np.rint(embeddings / scales).astype(np.int8)
-        pairs = zip(scales.astype("<f4"), rounded, strict=True)
-        return [scale.tobytes() + row.tobytes() for scale, row in pairs]
-    return [row.tobytes() for row in embeddings.astype({"float32": "<f4", "float16": "<f2"}[precision])]
-
-
-LENGTHS = {"float32": lambda width: 4 * width, "float16": lambda width: 2 * width, "int8": lambda width: width + 4}
-"""Bytes of a vector."""
-
-
-def decoded(vectors: Sequence[bytes], about: About) -> np.ndarray:
-    """float32 ``[n, width]`` of length 1: rounding has changed it a little."""
-    length = LENGTHS[about.precision](about.width)
-    raw = np.frombuffer(b"".join(vectors), np.uint8).reshape(len(vectors), length)
-    if about.precision == "int8":
-        rows = raw[:, 4:].view(np.int8).astype(np.float32)  # a scale does not change where a vector points
-    else:
-        rows = raw.view({"float32": "<f4", "float16": "<f2"}[about.precision]).astype(np.float32)
-    lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
-    np.divide(rows, lengths, out=rows, where=lengths > 0)
-    return rows
 
 
 @contextmanager
@@ -406,19 +369,3 @@ def _only(modality: str | None) -> tuple[str, tuple[str, ...]]:
 
 def _fields(item: Item) -> tuple[str, str, str]:
     return item.name, item.modality, item.state
-
-
-def recall(exact: np.ndarray, kept: np.ndarray, queries: np.ndarray, count: int) -> float:
-    """Of the ``count`` nearest by ``exact`` vectors, the share that is among as many nearest by ``kept`` ones; the mean
-    over ``queries``, all float32 ``[n, width]``.
-
-    Raises:
-        InputError: there is nothing to search.
-    """
-    if not len(exact) or not len(queries):
-        raise InputError("the recall of nothing cannot be told")
-    shares = []
-    for query in queries:
-        want, got = ({place for place, _ in nearest(vectors, query, count)} for vectors in (exact, kept))
-        shares.append(len(want & got) / len(want))
-    return float(np.mean(shares))

@@ -20,8 +20,9 @@ import numpy as np
 from mmedge.core.whole_file import check_place
 from mmedge.errors import ResourceError, UsageError
 from mmedge.needs import needs
-from mmedge.runtime.index import MAGIC, STATE, Index, nearest
+from mmedge.runtime.index import MAGIC, STATE, Index
 from mmedge.runtime.made_here import Made, forget, place_of_notes, remember, remembered
+from mmedge.runtime.vectors import nearest
 
 if TYPE_CHECKING:
     from usearch.index import Index as Graph

@@ -10,21 +10,10 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from mmedge.errors import BundleError, BusyError, InputError, ResourceError, UsageError
+from mmedge.errors import BundleError, BusyError, ResourceError, UsageError
 from mmedge.runtime import index as module
-from mmedge.runtime.index import (
-    PRECISIONS,
-    STATE,
-    About,
-    Item,
-    check_bundle,
-    decoded,
-    encoded,
-    make_index,
-    nearest,
-    open_index,
-    recall,
-)
+from mmedge.runtime.index import STATE, About, Item, check_bundle, make_index, open_index
+from mmedge.runtime.vectors import PRECISIONS
 
 WIDTH = 16
 DIGEST = "a" * 64
@@ -83,37 +72,6 @@ def test_what_is_removed_is_found_no_more(path):
     with make_index(path, about()) as made:
         made.remove([("0.png", "image"), ("1.png", "image")])
         assert [item.name for item in made.read()[0]] == [f"{index}.png" for index in range(2, 20)]
-
-
-def test_the_nearest_come_first_and_alike_ones_in_their_order():
-    vectors = np.eye(4, dtype=np.float32)[[2, 1, 1, 0]]
-    found = nearest(vectors, np.array([0.6, 0.8, 0, 0], np.float32), 3)
-    assert [place for place, _ in found] == [1, 2, 3]
-    assert [cosine for _, cosine in found] == pytest.approx([0.8, 0.8, 0.6])
-
-
-def test_more_than_there_are_may_be_asked_for():
-    assert len(nearest(rows(3), rows(1)[0], 10)) == 3
-    assert nearest(rows(0), rows(1)[0], 10) == []
-
-
-def test_recall_is_the_share_of_the_nearest_that_is_still_among_them():
-    exact = np.eye(4, dtype=np.float32)
-    swapped = exact[[1, 0, 2, 3]]
-    assert recall(exact, exact, exact, 1) == 1.0
-    assert recall(exact, swapped, exact, 1) == 0.5
-    with pytest.raises(InputError):
-        recall(exact[:0], exact[:0], exact, 1)
-
-
-def test_int8_keeps_most_of_the_nearest():
-    exact = rows(500)
-    kept = decoded(encoded(exact, "int8"), about("int8"))
-    assert recall(exact, kept, exact[:100], 10) > 0.9
-
-
-def test_a_vector_of_nothing_stays_one():
-    assert not decoded(encoded(np.zeros((1, WIDTH), np.float32), "int8"), about("int8")).any()
 
 
 def test_an_index_of_another_bundle_is_refused(path):

@@ -6,9 +6,10 @@ import pytest
 
 from mmedge.errors import BackendError, ResourceError, UsageError
 from mmedge.runtime import near as module
-from mmedge.runtime.index import PRECISIONS, STATE, About, Item, make_index, nearest, open_index
+from mmedge.runtime.index import STATE, About, Item, make_index, open_index
 from mmedge.runtime.made_here import remember
 from mmedge.runtime.near import NOTE, bring_up_to_date, check_near, drop_near, has_own, near_file, open_near
+from mmedge.runtime.vectors import PRECISIONS, nearest
 
 pytest.importorskip("usearch")
 WIDTH, MANY = 32, 600
