@@ -10,14 +10,13 @@ import io
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from stat import S_ISREG
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from mmedge.core.family import Sound
 from mmedge.errors import InputError
-from mmedge.media import mpeg
+from mmedge.media import bounded, mpeg
 from mmedge.needs import needs
 
 LENGTH_LIMIT = 25_000_000
@@ -48,16 +47,7 @@ def read_sound(path: Path) -> bytes:
     Raises:
         InputError: it is no regular file, cannot be read, or is longer than `LENGTH_LIMIT`.
     """
-    try:
-        status = path.stat()
-        if not S_ISREG(status.st_mode):
-            raise InputError(f"the sound `{path}` is not a regular file", hint="name a file, or pipe the bytes in")
-        _check_length(status.st_size, str(path))
-        with path.open("rb") as file:
-            return read_stream(file, str(path))
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "this is not a path"
-        raise InputError(f"cannot read the sound `{path}`: {reason.lower()}") from error
+    return bounded.read_file(path, "sound", LENGTH_LIMIT, _check_length)
 
 
 def read_stream(stream: BinaryIO, name: str) -> bytes:
@@ -66,9 +56,7 @@ def read_stream(stream: BinaryIO, name: str) -> bytes:
     Raises:
         InputError: there are more.
     """
-    data = stream.read(LENGTH_LIMIT + 1)
-    _check_length(len(data), name)
-    return data
+    return bounded.read_stream(stream, name, LENGTH_LIMIT, _check_length)
 
 
 def decode_sound(data: bytes, name: str) -> Sound:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from stat import S_ISREG
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import msgspec
@@ -18,7 +17,7 @@ import numpy as np
 from msgspec import Struct
 
 from mmedge.errors import InputError, ModelError
-from mmedge.media import pillow
+from mmedge.media import bounded, pillow
 from mmedge.media.header import MAGIC, read_header, sniff
 
 if TYPE_CHECKING:
@@ -47,16 +46,7 @@ def read_picture(path: Path) -> bytes:
     Raises:
         InputError: it is no regular file, cannot be read, or is longer than `LENGTH_LIMIT`.
     """
-    try:
-        status = path.stat()
-        if not S_ISREG(status.st_mode):
-            raise InputError(f"the picture `{path}` is not a regular file", hint="name a file, or pipe the bytes in")
-        _check_length(status.st_size, str(path))
-        with path.open("rb") as file:
-            return read_stream(file, str(path))
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "this is not a path"
-        raise InputError(f"cannot read the picture `{path}`: {reason.lower()}") from error
+    return bounded.read_file(path, "picture", LENGTH_LIMIT, _check_length)
 
 
 def read_stream(stream: BinaryIO, name: str) -> bytes:
@@ -65,9 +55,7 @@ def read_stream(stream: BinaryIO, name: str) -> bytes:
     Raises:
         InputError: there are more.
     """
-    data = stream.read(LENGTH_LIMIT + 1)
-    _check_length(len(data), name)
-    return data
+    return bounded.read_stream(stream, name, LENGTH_LIMIT, _check_length)
 
 
 def decode_picture(data: bytes, name: str, *, reject_animated: bool = False) -> Picture:
